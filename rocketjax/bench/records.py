@@ -1,0 +1,168 @@
+"""The frozen records of a benchmark: what was asked, checked and answered, and what labelers said of it."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+
+import msgspec
+
+from rocketjax.errors import RocketError
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: str
+    """"system", "user" or "assistant"."""
+    content: str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """What was asked: the whole conversation, system turns included, which ends with a user turn."""
+
+    session_id: str
+    messages: tuple[Message, ...]
+    references: dict[str, str]
+    """Reference answers by the name of their author; may be empty."""
+
+
+class Checklist(msgspec.Struct, frozen=True):
+    """The yes/no questions about every response to one query: at least one, none blank, no two equal."""
+
+    session_id: str
+    items: tuple[str, ...]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What one model answered; `text` may be empty, which is a (bad) answer and is graded."""
+
+    session_id: str
+    model: str
+    text: str
+    history: tuple[Message, ...] | None
+    """All turns before the last as this model had them: the query's, with this model's own assistant turns in
+    their places. None where the query's own turns are right."""
+
+
+class Label(msgspec.Struct, frozen=True):
+    """What one labeler says of one response."""
+
+    session_id: str
+    model: str
+    labeler: str
+    score: float | None
+    """On the labeler's own scale, finite; None where only items were judged."""
+    items: tuple[float | None, ...] | None
+    """One per checklist item: 1.0 yes, 0.0 no, fractions as given, None for N/A. None where only scored."""
+
+
+class Exclusion(msgspec.Struct, frozen=True):
+    """Something that was left out, counted instead of dropped silently.
+
+    Reasons: "no_checklist" and "empty_checklist" (a query without items), "missing_response" (to a query with
+    items), "unknown_session" (a checklist, response or label whose session has no query), "unknown_model" (a
+    file of labels of a model without responses), "no_score" (a label whose score is null) and
+    "duplicate_session" (one id names different queries, so nothing that refers to it can be told apart).
+    """
+
+    session_id: str
+    """"" for a whole file."""
+    model: str
+    """"" for a whole query."""
+    reason: str
+    where: str
+    """File and line, "response/m.jsonl:12", or only the file; relative to the benchmark's folder."""
+
+
+class Benchmark(msgspec.Struct, frozen=True, dict=True):
+    """A benchmark in memory, as `load_benchmark` gives it: every reference between its records resolves.
+
+    `responses` is model -> session_id -> Response; `labels` is labeler -> model -> session_id -> Label.
+    """
+
+    name: str
+    path: str
+    queries: dict[str, Query]
+    checklists: dict[str, Checklist]
+    responses: dict[str, dict[str, Response]]
+    labels: dict[str, dict[str, dict[str, Label]]]
+    exclusions: tuple[Exclusion, ...]
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the models under test, sorted."""
+        return sorted(self.responses)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash (64 hex digits) of all queries, checklists and responses.
+
+        It depends on their content only: not on labels, the order of lines, compression or the folder's name.
+        """
+        records: list[msgspec.Struct] = [self.queries[s] for s in sorted(self.queries)]
+        records += [self.checklists[s] for s in sorted(self.checklists)]
+        records += [self.responses[m][s] for m in self.models for s in sorted(self.responses[m])]
+        encoder = msgspec.json.Encoder(order="sorted")
+        digest = hashlib.sha256(b"rocketjax benchmark 1\n")
+        for record in records:
+            digest.update(encoder.encode(record) + b"\n")
+        return digest.hexdigest()
+
+    def conversation(self, session_id: str, model: str) -> tuple[Message, ...]:
+        """The turns that the model's response answers, system turns included; the last is always the query's.
+
+        Raises RocketError when the model or its response to that session is not here.
+        """
+        if model not in self.responses:
+            raise RocketError(self._unknown(model))
+        response = self.responses[model].get(session_id)
+        if response is None:
+            raise RocketError(f"{self.name}: model {model!r} has no response to session {session_id!r}")
+        *earlier, question = self.queries[session_id].messages
+        return (*(earlier if response.history is None else response.history), question)
+
+    def select(self, models: Sequence[str] | None = None, limit: int | None = None) -> "Benchmark":
+        """The same benchmark with only these models and only the first `limit` queries; None keeps all.
+
+        The first are those with a checklist, in the order of their ids as strings. Exclusions and labels of
+        what is not selected go too. Raises RocketError for an unknown model, no model, or a limit below 1.
+        """
+        wanted = self.models if models is None else [models] if isinstance(models, str) else list(models)
+        for model in wanted:
+            if model not in self.responses:
+                raise RocketError(self._unknown(model))
+        if not wanted:
+            raise RocketError(f"{self.name}: no model selected; known: {', '.join(self.models)}")
+        if limit is not None and limit < 1:
+            raise RocketError(f"{self.name}: the limit of queries must be 1 or more, not {limit}")
+        kept = set(self.queries) if limit is None else set(sorted(self.checklists)[:limit])
+        return Benchmark(
+            name=self.name,
+            path=self.path,
+            queries={s: q for s, q in self.queries.items() if s in kept},
+            checklists={s: c for s, c in self.checklists.items() if s in kept},
+            responses={
+                m: {s: r for s, r in rows.items() if s in kept}
+                for m, rows in self.responses.items()
+                if m in wanted
+            },
+            labels={
+                labeler: {
+                    m: {s: x for s, x in rows.items() if s in kept}
+                    for m, rows in by_model.items()
+                    if m in wanted
+                }
+                for labeler, by_model in self.labels.items()
+            },
+            exclusions=tuple(
+                e
+                for e in self.exclusions
+                if (limit is None or e.session_id in kept) and (models is None or e.model in ("", *wanted))
+            ),
+        )
+
+    def _unknown(self, model: str) -> str:
+        close = difflib.get_close_matches(model, self.models, n=1, cutoff=0.5)
+        guess = f"; did you mean {close[0]!r}?" if close else "."
+        return f"{self.name}: no model {model!r}{guess} Known: {', '.join(self.models)}"

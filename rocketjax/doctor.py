@@ -1,0 +1,70 @@
+"""What this machine brings for grading."""
+
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rocketjax.errors import RocketError
+from rocketjax.grade import use_compile_cache
+from rocketjax.judge import cache_dir, find_default
+
+PACKAGES = ("rocketjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow")
+
+
+def examine() -> dict[str, Any]:
+    """Facts about interpreter, packages, devices, memory, caches, the default judge, and matmul speed."""
+    use_compile_cache()
+    devices = jax.devices()
+    facts: dict[str, Any] = {
+        "python": f"{platform.python_version()} at {sys.executable}",
+        **{name: version(name) for name in PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "cpus": os.cpu_count(),
+    }
+    stats = devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        facts["device memory"] = f"{stats['bytes_limit'] / 2**30:.1f} GiB"
+    if hasattr(os, "sysconf"):
+        facts["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
+    facts["cache"] = folder(cache_dir())
+    facts["compile cache"] = folder(Path(jax.config.jax_compilation_cache_dir or cache_dir() / "xla"))
+    try:
+        found = find_default()
+        facts["default judge"] = f"{found.origin} at {found.path}" if found else "not here yet; the first run fetches it"
+    except RocketError as e:
+        facts["default judge"] = str(e)
+    speed = {name: matmul_flops(dtype) for name, dtype in (("f32", jnp.float32), ("bf16", jnp.bfloat16))}
+    for name, rate in speed.items():
+        facts[f"matmul {name}"] = f"{rate / 1e9:,.0f} GFLOP/s"
+    facts["faster dtype"] = max(speed, key=lambda name: speed[name])
+    return facts
+
+
+def folder(path: Path) -> str:
+    """A folder, and what it holds."""
+    if not path.is_dir():
+        return f"{path} (not made yet)"
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    return f"{path} ({size / 2**20:.0f} MiB)"
+
+
+def matmul_flops(dtype: Any, rows: int = 1024, inner: int = 1024, columns: int = 4096) -> float:
+    """FLOP/s of one product of the judge's kind: operands of this dtype, f32 result; the median of 7."""
+    a, b = (jnp.ones(shape, dtype) for shape in ((rows, inner), (inner, columns)))
+    exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32, precision=exact))
+    product(a, b).block_until_ready()
+    times = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        product(a, b).block_until_ready()
+        times.append(time.perf_counter() - begun)
+    return 2 * rows * inner * columns / sorted(times)[len(times) // 2]

@@ -1,0 +1,106 @@
+"""The jitted step: a batch of packed rows in, answers at their leaves out.
+
+Rows are spread over the mesh's data axis and each device runs its rows in groups of fixed size one after the
+other, so what is computed for a row does not depend on how many rows or devices there are.
+
+Axes: R rows of a batch, T tokens of a row, L leaves.
+"""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rocketjax.judge import Row, Transformer
+from rocketjax.prompt import PackedRow
+
+ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
+
+
+class Answers(NamedTuple):
+    """The judge's answers at the leaves: f32[R, L] each.
+
+    `logit_yes` and `logit_no` join all vocabulary entries that read as Yes and No by log-sum-exp;
+    `p_yes = sigmoid(logit_yes - logit_no)`, RocketEval's P(Yes) / (P(Yes) + P(No)); `answer_mass` is
+    P(Yes) + P(No) under the full vocabulary.
+    """
+
+    p_yes: Array
+    logit_yes: Array
+    logit_no: Array
+    answer_mass: Array
+
+
+def answers(logits_LV: Array, yes: Array, no: Array) -> Answers:
+    """Answers from next-token logits of the full vocabulary; `yes` and `no` are vocabulary indices."""
+    logit_yes = jax.nn.logsumexp(logits_LV[:, yes], axis=-1)
+    logit_no = jax.nn.logsumexp(logits_LV[:, no], axis=-1)
+    total = jax.nn.logsumexp(logits_LV, axis=-1)
+    mass = jnp.exp(logit_yes - total) + jnp.exp(logit_no - total)
+    return Answers(jax.nn.sigmoid(logit_yes - logit_no), logit_yes, logit_no, mass)
+
+
+def group_rows(length: int, platform: str) -> int:
+    """Rows of one length that a device computes together: part of the shape that a score depends on."""
+    return 1 if platform == "cpu" else max(1, ROWS_TOKENS // length)
+
+
+class Grader:
+    """A judge's weights on a mesh, and one compiled program per bucket (row length)."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        answer_ids: tuple[tuple[int, ...], tuple[int, ...]],
+        mesh: Mesh,
+        batch_rows: int | None = None,
+    ) -> None:
+        self.mesh = mesh
+        self.platform = mesh.devices.flat[0].platform
+        self.model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
+        self.batch_rows = batch_rows
+        self.compiled: dict[int, jax.stages.Compiled] = {}
+        self.compile_seconds = 0.0
+        yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
+
+        def device_step(model: Transformer, rows: Row) -> Answers:
+            size = group_rows(rows.token_T.shape[1], self.platform)
+            return jax.lax.map(
+                lambda row: answers(model(row), yes, no), rows, batch_size=size if size > 1 else None
+            )
+
+        data = PartitionSpec("data")
+        self.step = jax.jit(
+            jax.shard_map(device_step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False)
+        )
+
+    def rows(self, length: int) -> int:
+        """Rows of a batch of this row length: a whole number of groups on every device."""
+        group = group_rows(length, self.platform)
+        groups = 1 if self.batch_rows is None else -(-self.batch_rows // group)
+        return groups * group * self.mesh.shape["data"]
+
+    def __call__(self, rows: list[PackedRow]) -> Answers:
+        """Answers for rows of one length, at most `self.rows(length)` of them; the rest of the batch is padding.
+
+        Returns f32[R, L] arrays that may still be computing.
+        """
+        length = rows[0].length
+        batch = stack(rows, self.rows(length))
+        put = jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data")))
+        if length not in self.compiled:
+            begun = time.perf_counter()
+            self.compiled[length] = self.step.lower(self.model, put).compile()
+            self.compile_seconds += time.perf_counter() - begun
+        result: Answers = self.compiled[length](self.model, put)
+        return result
+
+
+def stack(rows: list[PackedRow], count: int) -> Row:
+    """int32[R, T] and int32[R, L] arrays; missing rows repeat the first, and nobody reads them."""
+    padded = rows + [rows[0]] * (count - len(rows))
+    return Row(*(np.stack([getattr(row, name) for row in padded]) for name in Row._fields))

@@ -1,0 +1,120 @@
+"""Attention over packed prompt trees.
+
+A row holds its tokens in depth-first order, so a token's descendants are the run of tokens behind it, up to
+`end` (exclusive). Query i sees key j when j is on i's path: `j <= i < end[j]`. A local layer sees no further
+back along the path than its window; positions grow with the index along a path, so that is a lower bound
+`j >= start[i]`, computed where the tree is built (never by packed index).
+
+`plain` builds the whole mask: the reference that every faster version is tested against. `blocked` visits
+only blocks of keys that some query of the block can see, with an online softmax (Milakov & Gimelshein 2018,
+arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+
+Axes: T tokens of a row, S queries (tokens of the row at `index_S`), N query heads, K key heads, G = N / K,
+H head width.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+BLOCK = 128  # tokens in a block of queries and of keys; a row's length is a multiple of it
+MASKED = -1e30  # finite, so that a fully masked block cannot make a NaN
+
+
+class Tree(NamedTuple):
+    """What attention has to know about one row: int32[T] each."""
+
+    end_T: Array  # one past the last token of the subtree of each token
+    start_T: Array  # first visible index for a local layer: the path's token `window - 1` positions back
+
+
+def visible(index_S: Array, key_T: Array, tree: Tree, local: bool) -> Array:
+    """bool[S, T]: whether the query at packed index `index_S` sees the key at packed index `key_T`."""
+    i, j = index_S[:, None], key_T[None, :]
+    seen = (j <= i) & (i < tree.end_T[key_T][None, :])
+    return seen & (j >= tree.start_T[index_S][:, None]) if local else seen
+
+
+def products(a: Array, b: Array, spec: str) -> Array:
+    """A contraction with operands in the dtype of `b` and the result in f32 (exact f32 stays exact)."""
+    precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else None
+    return jnp.einsum(spec, a.astype(b.dtype), b, preferred_element_type=jnp.float32, precision=precision)
+
+
+def plain(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool) -> Array:
+    """Masked softmax attention with the whole S x T mask: f32[S, N, H]. Queries come scaled."""
+    S, N, H = q_SNH.shape
+    T, K, _ = k_TKH.shape
+    q_SKGH = q_SNH.reshape(S, K, N // K, H)
+    logits = products(q_SKGH, k_TKH, "skgh,tkh->kgst")
+    seen_ST = visible(index_S, jnp.arange(T), tree, local)
+    p = jax.nn.softmax(jnp.where(seen_ST, logits, MASKED), axis=-1)
+    return products(p, v_TKH, "kgst,tkh->skgh").reshape(S, N, H)
+
+
+class Schedule(NamedTuple):
+    """Which key blocks each query block visits: `key_QB[q, :count_Q[q]]`, in ascending order."""
+
+    key_QB: Array
+    count_Q: Array
+
+
+def schedule(index_S: Array, tree: Tree, local: bool) -> Schedule:
+    """Key blocks with at least one visible pair possible, per block of queries.
+
+    A block of keys is dead for a block of queries when it begins behind their last, when all its subtrees
+    end before their first (max(end) <= first), or when it lies before all their windows.
+    """
+    blocks = tree.end_T.shape[0] // BLOCK
+    index_QB = index_S.reshape(-1, min(BLOCK, index_S.shape[0]))
+    first_Q, last_Q = index_QB.min(axis=1), index_QB.max(axis=1)
+    key_B = jnp.arange(blocks) * BLOCK
+    end_B = tree.end_T.reshape(blocks, BLOCK).max(axis=1)
+    live_QB = (key_B[None] <= last_Q[:, None]) & (end_B[None] > first_Q[:, None])
+    if local:
+        low_Q = tree.start_T[index_QB].min(axis=1)
+        live_QB &= key_B[None] + BLOCK > low_Q[:, None]
+    order_QB = jnp.argsort(~live_QB, axis=1, stable=True)
+    return Schedule(order_QB, live_QB.sum(axis=1))
+
+
+def blocked(
+    q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool, plan: Schedule
+) -> Array:
+    """The same as `plain`, visiting live blocks only: f32[S, N, H]."""
+    S, N, H = q_SNH.shape
+    T, K, _ = k_TKH.shape
+    G, Q = N // K, min(BLOCK, S)
+    q_BKMH = q_SNH.reshape(S // Q, Q, K, G, H).transpose(0, 2, 1, 3, 4).reshape(S // Q, K, Q * G, H)
+    k_KTH, v_KTH = k_TKH.transpose(1, 0, 2), v_TKH.transpose(1, 0, 2)
+
+    def query_block(block: tuple[Array, Array, Array, Array]) -> Array:
+        q_KMH, index_Q, key_B, count = block
+
+        def key_block(step: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            top_KM, mass_KM, out_KMH = carry
+            at = key_B[step] * BLOCK
+            k = jax.lax.dynamic_slice_in_dim(k_KTH, at, BLOCK, 1)
+            v = jax.lax.dynamic_slice_in_dim(v_KTH, at, BLOCK, 1)
+            seen_QB = visible(index_Q, at + jnp.arange(BLOCK), tree, local)
+            seen_MB = jnp.repeat(seen_QB, G, axis=0)
+            logits = jnp.where(seen_MB, products(q_KMH, k, "kmh,kbh->kmb"), MASKED)
+            new_KM = jnp.maximum(top_KM, logits.max(axis=-1))
+            # A query that sees nothing of this block would weigh its masked keys by exp(0).
+            p = jnp.where(seen_MB, jnp.exp(logits - new_KM[..., None]), 0.0)
+            keep_KM = jnp.exp(top_KM - new_KM)
+            out_KMH = out_KMH * keep_KM[..., None] + products(p, v, "kmb,kbh->kmh")
+            return new_KM, mass_KM * keep_KM + p.sum(axis=-1), out_KMH
+
+        zero = (
+            jnp.full((K, Q * G), MASKED, jnp.float32),
+            jnp.zeros((K, Q * G), jnp.float32),
+            jnp.zeros((K, Q * G, H), jnp.float32),
+        )
+        _, mass_KM, out_KMH = jax.lax.fori_loop(0, count, key_block, zero)
+        return out_KMH / mass_KM[..., None]
+
+    out = jax.lax.map(query_block, (q_BKMH, index_S.reshape(-1, Q), plan.key_QB, plan.count_Q))
+    return out.reshape(S // Q, K, Q, G, H).transpose(0, 2, 1, 3, 4).reshape(S, N, H)

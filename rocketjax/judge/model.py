@@ -1,0 +1,164 @@
+"""One transformer for all families, over one packed row of prompt trees.
+
+Axes: T tokens of a row, L leaves (items) of it, D width, N query heads, K key heads, H head width, F hidden
+width of the MLP, V vocabulary. Activations, norms, softmax and logits are f32; the weights' dtype decides the
+operands of every contraction, whose results are f32 again (`attention.products`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from rocketjax.judge import attention
+from rocketjax.judge.attention import Tree, products
+from rocketjax.judge.config import Config
+
+
+class Row(NamedTuple):
+    """One packed row: prompt trees in depth-first order, padded to the bucket's length. All int32."""
+
+    token_T: Array
+    position_T: Array  # along the token's own path
+    end_T: Array  # see `attention.Tree`
+    start_T: Array
+    leaf_L: Array  # packed index of the last token of each item's prompt; padding repeats index 0
+
+
+def rms_norm(x: Array, gain: Array, config: Config) -> Array:
+    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq. 4)."""
+    scale = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
+    return x * scale * (gain.astype(jnp.float32) + config.gain_offset)
+
+
+def rotary(position: Array, theta: float, scale: float, H: int) -> tuple[Array, Array]:
+    """cos and sin, f32[T, 1, H / 2], of the rotary embedding (Su et al. 2021, eq. 34), pairs (h, h + H/2)."""
+    frequency = theta ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
+    angle = position[:, None].astype(jnp.float32) / scale * frequency
+    return jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
+
+
+def rotate(x: Array, table: tuple[Array, Array]) -> Array:
+    """Turns each head's pairs (h, h + H/2) by their angle."""
+    cos, sin = table
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def weight(*shape: int) -> nnx.Param:
+    """A parameter that a loader fills; only its shape is known before."""
+    return nnx.Param(jnp.zeros(shape, jnp.float32))
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a layer needs besides its input: the same for all layers of one kind (full or local)."""
+
+    local: bool
+    tree: Tree
+    table: tuple[Array, Array]
+    every: attention.Schedule | None  # blocks to visit from every token; None: the plain attention
+    leaves: attention.Schedule | None
+
+
+class Block(nnx.Module):
+    """Attention and a gated MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: Config) -> None:
+        c = config
+        self.attn_norm_D = weight(c.D)
+        self.q_DNH = weight(c.D, c.N, c.H)
+        self.k_DKH = weight(c.D, c.K, c.H)
+        self.v_DKH = weight(c.D, c.K, c.H)
+        self.o_NHD = weight(c.N, c.H, c.D)
+        self.mlp_norm_D = weight(c.D)
+        self.gate_DF = weight(c.D, c.F)
+        self.up_DF = weight(c.D, c.F)
+        self.down_FD = weight(c.F, c.D)
+        if c.qk_norm:
+            self.q_norm_H = weight(c.H)
+            self.k_norm_H = weight(c.H)
+        if c.post_norms:
+            self.post_attn_norm_D = weight(c.D)
+            self.post_mlp_norm_D = weight(c.D)
+
+    def __call__(self, x_TD: Array, path: Path, config: Config, leaf_L: Array | None) -> Array:
+        """f32[T, D], or f32[L, D] where `leaf_L` is given: then queries and MLP run at the leaves only."""
+        c = config
+        h_TD = rms_norm(x_TD, self.attn_norm_D[...], c)
+        k_TKH = products(h_TD, self.k_DKH[...], "td,dkh->tkh")
+        v_TKH = products(h_TD, self.v_DKH[...], "td,dkh->tkh")
+        if c.qk_norm:
+            k_TKH = rms_norm(k_TKH, self.k_norm_H[...], c)
+        k_TKH = rotate(k_TKH, path.table)
+
+        index, table = jnp.arange(x_TD.shape[0]), path.table
+        plan = path.every
+        if leaf_L is not None:
+            index, plan = leaf_L, path.leaves
+            h_TD, x_TD = h_TD[leaf_L], x_TD[leaf_L]
+            table = (table[0][leaf_L], table[1][leaf_L])
+        q_SNH = products(h_TD, self.q_DNH[...], "td,dnh->tnh")
+        if c.qk_norm:
+            q_SNH = rms_norm(q_SNH, self.q_norm_H[...], c)
+        q_SNH = rotate(q_SNH, table) * (c.query_scale or c.H**-0.5)
+
+        dtype = self.q_DNH.dtype
+        k_TKH, v_TKH = k_TKH.astype(dtype), v_TKH.astype(dtype)
+        if plan is None:
+            out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local)
+        else:
+            out_SNH = attention.blocked(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan)
+        out = products(out_SNH, self.o_NHD[...], "tnh,nhd->td")
+        x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
+
+        h_TD = rms_norm(x_TD, self.mlp_norm_D[...], c)
+        gate = products(h_TD, self.gate_DF[...], "td,df->tf")
+        gate = jax.nn.silu(gate) if c.activation == "silu" else jax.nn.gelu(gate, approximate=True)
+        out = products(gate * products(h_TD, self.up_DF[...], "td,df->tf"), self.down_FD[...], "tf,fd->td")
+        return x_TD + (rms_norm(out, self.post_mlp_norm_D[...], c) if c.post_norms else out)
+
+
+class Transformer(nnx.Module):
+    """A decoder-only language model of any family that `Config` can describe."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.embed_VD = weight(config.V, config.D)
+        self.blocks = nnx.List([Block(config) for _ in range(config.layers)])
+        self.final_norm_D = weight(config.D)
+        if not config.tied:
+            self.head_DV = weight(config.D, config.V)
+
+    def __call__(self, row: Row, kernel: Literal["blocked", "plain"] = "blocked") -> Array:
+        """Next-token logits at the leaves of one row: f32[L, V]."""
+        return self.logits(self.hidden(row, kernel))
+
+    def hidden(self, row: Row, kernel: Literal["blocked", "plain"] = "blocked") -> Array:
+        """Final hidden state at the leaves of one row, normed: f32[L, D]."""
+        c = self.config
+        tree = Tree(row.end_T, row.start_T)
+        every = jnp.arange(row.token_T.shape[0])
+
+        def path(local: bool) -> Path:
+            theta, scale = (c.rope_theta_local, 1.0) if local else (c.rope_theta, c.rope_scale)
+            plans = (None, None)
+            if kernel == "blocked":
+                plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
+            return Path(local, tree, rotary(row.position_T, theta, scale, c.H), *plans)
+
+        paths = {local: path(local) for local in {n in c.local_layers for n in range(c.layers)}}
+        x_TD = self.embed_VD[...][row.token_T].astype(jnp.float32) * c.embed_scale
+        for n, block in enumerate(self.blocks):
+            last = n == c.layers - 1
+            x_TD = block(x_TD, paths[n in c.local_layers], c, row.leaf_L if last else None)
+        return rms_norm(x_TD, self.final_norm_D[...], c)
+
+    def logits(self, hidden_LD: Array) -> Array:
+        """Logits of the full vocabulary: f32[L, V]."""
+        if self.config.tied:
+            return products(hidden_LD, self.embed_VD[...], "ld,vd->lv")
+        return products(hidden_LD, self.head_DV[...], "ld,dv->lv")

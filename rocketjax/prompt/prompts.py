@@ -1,0 +1,157 @@
+"""From one response and its checklist to the token sequences of its items."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from rocketjax.bench import Benchmark, Message
+from rocketjax.errors import RocketError
+from rocketjax.prompt.chat import Chat, chat_format
+from rocketjax.prompt.template import Part, Span, Special, Template
+from rocketjax.prompt.tokenizer import Tokenizer
+from rocketjax.prompt.tree import Int
+
+Overflow = Literal["error", "truncate-middle", "skip"]
+OVERFLOWS: tuple[Overflow, ...] = ("error", "truncate-middle", "skip")
+CUT = " [...] "  # stands where the middle of a span was cut out
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The prompts of one response's items.
+
+    `sequences` is None where the response is skipped; `truncated` counts characters cut out, `defused`
+    imitations of the template's delimiters in untrusted text.
+    """
+
+    sequences: list[Int] | None
+    truncated: int = 0
+    defused: int = 0
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Renders and encodes prompts of one judge under one template.
+
+    `max_tokens` bounds every prompt; what happens to a longer one is `overflow`: `error` raises, `skip` leaves
+    the response ungraded, `truncate-middle` cuts the longest untrusted spans in their middle to one common
+    length, the longest that fits.
+    """
+
+    tokenizer: Tokenizer
+    template: Template
+    max_tokens: int
+    overflow: Overflow = "error"
+    chat: Chat = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chat", chat_format(self.tokenizer))
+
+    def prompts(self, benchmark: Benchmark, session_id: str, model: str) -> Prompts:
+        """Token sequences of all items of this response, in checklist order.
+
+        Raises RocketError for a prompt over `max_tokens` under `error`, and for one whose own wording and item
+        leave no room at all.
+        """
+        turns = benchmark.conversation(session_id, model)
+        response = benchmark.responses[model][session_id].text
+        items = benchmark.checklists[session_id].items
+        turns, response, defused = self.defuse(turns, response)
+        sequences = self.encode(turns, response, items)
+        longest = max(map(len, sequences))
+        if longest <= self.max_tokens:
+            return Prompts(sequences, 0, defused)
+        if self.overflow == "skip":
+            return Prompts(None, 0, defused)
+        if self.overflow == "error":
+            raise RocketError(
+                f"session {session_id!r}, model {model!r}: the prompt has {longest} tokens, the limit is "
+                f"{self.max_tokens}. Choose --overflow truncate-middle or skip, or raise --max-tokens."
+            )
+        return self.truncate(turns, response, items, defused, f"session {session_id!r}, model {model!r}")
+
+    def defuse(self, turns: Sequence[Message], response: str) -> tuple[tuple[Message, ...], str, int]:
+        """Conversation and response without imitations of the template's delimiters, and how many there were."""
+        response, count = self.template.defuse(response)
+        clean = []
+        for turn in turns:
+            text, found = self.template.defuse(turn.content)
+            clean.append(Message(turn.role, text))
+            count += found
+        return tuple(clean), response, count
+
+    def encode(self, turns: Sequence[Message], response: str, items: Sequence[str]) -> list[Int]:
+        """Token sequences of the items, each equal to the encoding of its whole joint text."""
+        prompts = [self.parts(turns, response, self.template.defuse(item)[0]) for item in items]
+        # Text between two control tokens is one text to the tokenizer, whoever wrote its pieces.
+        split = [chunks(parts) for parts in prompts]
+        texts = {piece: i for i, piece in enumerate(dict.fromkeys(p for s in split for p in s if isinstance(p, str)))}
+        encoded = self.tokenizer.encode_batch(list(texts))
+        bos = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
+        out = []
+        for pieces in split:
+            ids = list(bos)
+            for piece in pieces:
+                if isinstance(piece, Special):
+                    ids.append(self.tokenizer.special(piece.name))
+                else:
+                    ids += encoded[texts[piece]]
+            out.append(np.asarray(ids, np.int32))
+        return out
+
+    def parts(self, turns: Sequence[Message], response: str, item: str) -> list[Part]:
+        """The whole prompt about one item, as parts."""
+        t = self.template
+        return self.chat.render(t.system, t.user(turns, response, item), t.cue)
+
+    def truncate(
+        self, turns: Sequence[Message], response: str, items: Sequence[str], defused: int, where: str
+    ) -> Prompts:
+        """Prompts whose spans are cut to the greatest common length at which every item fits."""
+        texts = [*(turn.content for turn in turns), response]
+
+        def at(limit: int) -> tuple[list[Int], int]:
+            cut = [middle_cut(text, limit) for text in texts]
+            kept = tuple(Message(turn.role, text) for turn, text in zip(turns, cut, strict=False))
+            return self.encode(kept, cut[-1], items), sum(map(len, texts)) - sum(map(len, cut))
+
+        low, high = 0, max(map(len, texts))
+        best = None
+        while low < high:
+            limit = (low + high) // 2
+            sequences, removed = at(limit)
+            if max(map(len, sequences)) <= self.max_tokens:
+                best, low = Prompts(sequences, removed, defused), limit + 1
+            else:
+                high = limit
+        if best is None:
+            raise RocketError(
+                f"{where}: the template and the longest item alone exceed {self.max_tokens} tokens; "
+                f"raise --max-tokens"
+            )
+        return best
+
+
+def chunks(parts: Sequence[Part]) -> list[str | Special]:
+    """Neighbouring texts joined, control tokens between them."""
+    out: list[str | Special] = []
+    for part in parts:
+        if isinstance(part, Special):
+            out.append(part)
+            continue
+        text = part.text if isinstance(part, Span) else part
+        if out and isinstance(out[-1], str):
+            out[-1] += text
+        elif text:
+            out.append(text)
+    return out
+
+
+def middle_cut(text: str, limit: int) -> str:
+    """The text, or its first and last characters around a mark, `limit` characters in all (mark included)."""
+    if len(text) <= limit:
+        return text
+    keep = max(0, limit - len(CUT))
+    return text[: keep - keep // 2] + CUT + (text[len(text) - keep // 2 :] if keep // 2 else "")

@@ -1,0 +1,5 @@
+"""Grades into scores."""
+
+from rocketjax.reweight.mean import SCORES, score
+
+__all__ = ["SCORES", "score"]

@@ -1,0 +1,25 @@
+"""Eight fake CPU devices for every test, a compile cache for the session, and the real judges' weights."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+# Tests make many small programs again and again; a cache of their own keeps the user's clean.
+CACHE = Path(os.environ.get("ROCKETJAX_TEST_COMPILE_CACHE") or tempfile.mkdtemp(prefix="rocketjax-xla-"))
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real benchmarks beside the checkout; they are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder is not beside this checkout")
+    return SHARED
