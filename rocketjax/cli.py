@@ -173,6 +173,8 @@ EXCLUDED = {
     "empty_checklist": "queries with an empty checklist",
     "missing_response": "missing responses (their items are kept with status missing_response)",
     "unknown_session": "rows of sessions that the benchmark does not have",
+    "unknown_model": "label files of models without responses",
+    "duplicate_session": "rows of sessions whose id stands for different queries",
     "no_score": "labels without a score",
 }
 

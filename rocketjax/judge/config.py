@@ -3,8 +3,16 @@
 A family is a reader here and a weight table in `weights.py`; the forward pass in `model.py` is shared.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rocketjax.errors import RocketError
+from rocketjax.prompt.gguf_file import GGUF
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Config:
     tied: bool = True  # the output head is the embedding
     activation: Literal["silu", "gelu"] = "silu"  # gelu: the tanh approximation
     gain_offset: float = 0.0  # a norm multiplies by (gain + offset); Gemma stores gain - 1
-    embed_scale: float = 1.0  # Gemma multiplies embeddings by sqrt(D), rounded to bf16 by its owner's code
+    embed_scale: float = 1.0  # Gemma multiplies embeddings by sqrt(D)
     query_scale: float = 0.0  # queries are multiplied by it; 0 stands for H ** -0.5
     qk_norm: bool = False  # RMS norm of each query and key head, before the rotation
     post_norms: bool = False  # a second RMS norm after attention and after the MLP
@@ -50,3 +58,171 @@ class Config:
         """Multiply-adds times two of one token through all blocks, without attention's own products."""
         per_layer = self.D * self.H * (2 * self.N + 2 * self.K) + 3 * self.D * self.F
         return 2 * self.layers * per_layer
+
+
+HF_FAMILIES = {"llama": "llama", "gemma3_text": "gemma3", "gemma3": "gemma3"}
+
+
+def read_hf_config(folder: Path) -> Config:
+    """The config of a Hugging Face folder.
+
+    Raises RocketError for a missing or broken config.json, an unknown family, and every setting that would
+    change the numbers and is not implemented here.
+    """
+    file = folder / "config.json"
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RocketError(f"{folder}: has no config.json, so it is no judge") from None
+    except (OSError, ValueError) as e:
+        raise RocketError(f"{file}: cannot be read ({e})") from None
+    if not isinstance(values, dict) or values.get("model_type") not in HF_FAMILIES:
+        kind = values.get("model_type") if isinstance(values, dict) else None
+        raise RocketError(f"{file}: model_type is {kind!r}; known are {', '.join(HF_FAMILIES)}")
+    family = HF_FAMILIES[values["model_type"]]
+    if values["model_type"] == "gemma3":
+        values = {"model_type": "gemma3_text", **values.get("text_config", {})}
+    try:
+        return llama_config(values) if family == "llama" else gemma3_config(values)
+    except KeyError as e:
+        raise RocketError(f"{file}: field {e.args[0]!r} is missing") from None
+    except (TypeError, ValueError) as e:
+        raise RocketError(f"{file}: {e}") from None
+
+
+def refuse(values: Mapping[str, Any], **expected: Any) -> None:
+    """Raises ValueError for a setting that is there and not as this code computes."""
+    for key, value in expected.items():
+        if values.get(key, value) not in (value, None):
+            raise ValueError(f"{key} is {values[key]!r}, which is not implemented; only {value!r} is")
+
+
+def shape(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that all families name alike."""
+    heads = int(values["num_attention_heads"])
+    return {
+        "layers": int(values["num_hidden_layers"]),
+        "D": int(values["hidden_size"]),
+        "N": heads,
+        "K": int(values.get("num_key_value_heads") or heads),
+        "H": int(values.get("head_dim") or int(values["hidden_size"]) // heads),
+        "F": int(values["intermediate_size"]),
+        "V": int(values["vocab_size"]),
+        "context": int(values["max_position_embeddings"]),
+        "norm_eps": float(values["rms_norm_eps"]),
+    }
+
+
+def rope(values: Mapping[str, Any], layer_type: str | None = None) -> tuple[float, float]:
+    """Base and linear scale of the rotary embedding, from transformers' old or new (v5) way to write them."""
+    found = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    found = found.get(layer_type, found) if layer_type else found
+    kind = found.get("rope_type", found.get("type", "default"))
+    if kind not in ("default", "linear"):
+        raise ValueError(f"rotary embeddings of type {kind!r} are not implemented; default and linear are")
+    theta = found.get("rope_theta", values.get("rope_theta", 10_000.0))
+    return float(theta), float(found.get("factor", 1.0)) if kind == "linear" else 1.0
+
+
+def llama_config(values: Mapping[str, Any]) -> Config:
+    refuse(values, attention_bias=False, mlp_bias=False, hidden_act="silu", partial_rotary_factor=1.0)
+    refuse(values, pretraining_tp=1)
+    theta, scale = rope(values)
+    return Config(
+        "llama", **shape(values), rope_theta=theta, rope_scale=scale, tied=bool(values.get("tie_word_embeddings"))
+    )
+
+
+def gemma3_config(values: Mapping[str, Any]) -> Config:
+    refuse(values, attention_bias=False, hidden_activation="gelu_pytorch_tanh", use_bidirectional_attention=False)
+    refuse(values, attn_logit_softcapping=None, final_logit_softcapping=None)
+    sizes = shape(values)
+    every = int(values.get("sliding_window_pattern") or values.get("_sliding_window_pattern") or 6)
+    kinds = values.get("layer_types") or [
+        "full_attention" if (n + 1) % every == 0 else "sliding_attention" for n in range(sizes["layers"])
+    ]
+    if len(kinds) != sizes["layers"] or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"layer_types has {len(kinds)} entries of {sorted(set(kinds))} for {sizes['layers']} layers")
+    theta, scale = rope(values, "full_attention")
+    local = (values.get("rope_parameters") or {}).get("sliding_attention")
+    theta_local = rope(values, "sliding_attention")[0] if local else float(values.get("rope_local_base_freq", 1e4))
+    return gemma3(
+        sizes,
+        tuple(n for n, kind in enumerate(kinds) if kind == "sliding_attention"),
+        window=int(values["sliding_window"]),
+        theta=theta,
+        scale=scale,
+        theta_local=theta_local,
+        query_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
+        tied=bool(values.get("tie_word_embeddings", True)),
+    )
+
+
+def gemma3(
+    sizes: Mapping[str, Any], local: tuple[int, ...], *, window: int, theta: float, scale: float, theta_local: float,
+    query_scale: float, tied: bool,
+) -> Config:  # fmt: skip
+    """What all Gemma 3 text models share."""
+    return Config(
+        "gemma3",
+        **sizes,
+        rope_theta=theta,
+        rope_scale=scale,
+        tied=tied,
+        activation="gelu",
+        gain_offset=1.0,
+        # transformers rounds it to the model's dtype; here activations are f32 always.
+        embed_scale=sizes["D"] ** 0.5,
+        query_scale=query_scale,
+        qk_norm=True,
+        post_norms=True,
+        window=window if local else 0,
+        local_layers=local,
+        rope_theta_local=theta_local,
+    )
+
+
+def read_gguf_config(file: GGUF) -> Config:
+    """The config of a GGUF file; RocketError for an unknown architecture or a missing field."""
+    meta = file.metadata
+    family = meta.get("general.architecture")
+    if family not in ("llama", "gemma3"):
+        raise RocketError(f"{file.path}: architecture is {family!r}; known are llama and gemma3")
+
+    def get(key: str, default: Any = None) -> Any:
+        value = meta.get(f"{family}.{key}", default)
+        if value is None:
+            raise RocketError(f"{file.path}: field {family}.{key} is missing")
+        return value
+
+    heads = int(get("attention.head_count"))
+    sizes = {
+        "layers": int(get("block_count")),
+        "D": int(get("embedding_length")),
+        "N": heads,
+        "K": int(get("attention.head_count_kv", heads)),
+        "H": int(get("attention.key_length", int(get("embedding_length")) // heads)),
+        "F": int(get("feed_forward_length")),
+        "V": len(meta.get("tokenizer.ggml.tokens", ())) or int(get("vocab_size")),
+        "context": int(get("context_length")),
+        # Stored in f32; the shortest decimal is what the owner wrote.
+        "norm_eps": float(np.format_float_positional(np.float32(get("attention.layer_norm_rms_epsilon")))),
+    }
+    theta, tied = float(get("rope.freq_base", 10_000.0)), "output.weight" not in file.tensors
+    kind = get("rope.scaling.type", "none")
+    if kind not in ("none", "linear") or "rope_freqs.weight" in file.tensors:
+        raise RocketError(f"{file.path}: rotary scaling {kind!r} is not implemented; none and linear are")
+    scale = float(get("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
+    try:
+        if family == "llama":
+            return Config("llama", **sizes, rope_theta=theta, rope_scale=scale, tied=tied)
+        # llama.cpp's gemma3 graph: every sixth layer is full, local layers turn by base 10,000 unless the file
+        # says otherwise, and queries are scaled by the head width's root, except in the 27B model (62 layers).
+        local = tuple(n for n in range(sizes["layers"]) if (n + 1) % int(get("attention.sliding_window_pattern", 6)))
+        scalar = sizes["D"] / heads if sizes["layers"] == 62 else sizes["H"]
+        return gemma3(
+            sizes, local, window=int(get("attention.sliding_window")), theta=theta, scale=scale,
+            theta_local=float(get("rope.freq_base_swa", 10_000.0)), query_scale=float(scalar) ** -0.5, tied=tied,
+        )  # fmt: skip
+    except ValueError as e:
+        raise RocketError(f"{file.path}: {e}") from None

