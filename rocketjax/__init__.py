@@ -1,10 +1,10 @@
 """RocketJAX: grades checklists about language models' responses with a small judge, in JAX.
 
-    benchmark = rocketjax.load_benchmark("bench/")
-    judge = rocketjax.Judge.load()
-    run = judge.grade(benchmark, output="run/")
-    rocketjax.score(run)
-    print(rocketjax.rank(run))
+benchmark = rocketjax.load_benchmark("bench/")
+judge = rocketjax.Judge.load()
+run = judge.grade(benchmark, output="run/")
+rocketjax.score(run)
+print(rocketjax.rank_models(run))
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rocketjax.bench import Benchmark, load_benchmark
     from rocketjax.errors import RocketError
     from rocketjax.grade import Judge, Run
-    from rocketjax.rank import rank
+    from rocketjax.rank import rank_models
     from rocketjax.report import export
     from rocketjax.reweight import score
 
@@ -26,10 +26,10 @@ HOMES = {
     "Judge": "grade",
     "Run": "grade",
     "score": "reweight",
-    "rank": "rank",
+    "rank_models": "rank",
     "export": "report",
 }
-__all__ = ["Benchmark", "Judge", "RocketError", "Run", "export", "load_benchmark", "rank", "score"]
+__all__ = ["Benchmark", "Judge", "RocketError", "Run", "export", "load_benchmark", "rank_models", "score"]
 
 
 def __getattr__(name: str) -> Any:

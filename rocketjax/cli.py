@@ -31,7 +31,10 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": lambda s: s.replace("_", "-")},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda s: s.replace("_", "-"),
+    },
     help="Judges the answers of language models with a small local model that answers checklists.",
 )
 screen = Console(stderr=True, highlight=False)
@@ -80,12 +83,13 @@ def grade(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N queries.")] = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="Only these models, with commas.")] = None,
     template: Annotated[
-        Literal["native", "rocketeval"], typer.Option(help="native costs the fewest tokens; rocketeval is the "
-                                                      "published prompt.")
-    ] = "native",  # fmt: skip
+        Literal["native", "rocketeval"],
+        typer.Option(help="native costs the fewest tokens; rocketeval is the published prompt."),
+    ] = "native",
     dtype: DtypeOpt = "f32",
     overflow: Annotated[
-        Literal["error", "truncate-middle", "skip"], typer.Option(help="What to do with a prompt over --max-tokens.")
+        Literal["error", "truncate-middle", "skip"],
+        typer.Option(help="What to do with a prompt over --max-tokens."),
     ] = "error",
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt. Default: the judge's context, at most 8192.")
@@ -127,7 +131,12 @@ def grade(
 
 
 def run_grading(
-    benchmark: Any, output: Path, judge: str | None, dtype: Literal["f32", "bf16"], as_json: bool, **options: Any
+    benchmark: Any,
+    output: Path,
+    judge: str | None,
+    dtype: Literal["f32", "bf16"],
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Grades with a progress line, prints the summary, and returns the exit code."""
     from rocketjax.grade import OK, Judge, Work, excluded
@@ -198,7 +207,8 @@ def report(summary: dict[str, Any], work: Any, loading: float) -> None:
         rate = work.items / work.seconds
         say(
             f"  {work.items:,} items in {work.seconds:.1f} s ({rate:.1f}/s): {work.tokens:,} tokens computed, "
-            f"{work.naive_tokens / work.tokens:.1f} times fewer than whole prompts; rows {work.tokens / work.padded_tokens:.0%} full"
+            f"{work.naive_tokens / work.tokens:.1f} times fewer than whole prompts; "
+            f"rows {work.tokens / work.padded_tokens:.0%} full"
         )
         other = work.seconds - work.prepare - work.compile - work.compute - work.write
         say(
@@ -252,9 +262,9 @@ def rank(run: RunArg, as_json: JsonOpt = False) -> None:
     Example: rocketjax rank runs/first
     """
     from rocketjax.grade import Run
-    from rocketjax.rank import rank as rank_run
+    from rocketjax.rank import rank_models
 
-    ranking = rank_run(Run.open(run))
+    ranking = rank_models(Run.open(run))
     print_json(ranking) if as_json else print(ranking)
 
 
@@ -308,14 +318,14 @@ def demo(
     """
     from rocketjax.bench import load_benchmark
     from rocketjax.grade import Run
-    from rocketjax.rank import rank as rank_run
+    from rocketjax.rank import rank_models
     from rocketjax.reweight import score as score_run
 
     benchmark = load_benchmark(DEMO)
     code = run_grading(benchmark, output, judge, dtype, False, mode="overwrite" if overwrite else "resume")
     run = Run.open(output)
     score_run(run)
-    ranking = rank_run(run)
+    ranking = rank_models(run)
     labels = benchmark.labels["author"]
     truth = {
         model: sum(label.score or 0.0 for label in by_session.values()) / len(by_session)
@@ -364,7 +374,6 @@ def main() -> None:
         say(f"error: {e}")
         code = FAILED
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; what was graded is kept, the same command with --resume continues it")
         code = INTERRUPTED
     except ClickException as e:
         e.show()  # type: ignore[attr-defined]
@@ -380,4 +389,6 @@ def main() -> None:
         else:
             say(f"error: {e}")
             code = FAILED
+    if code == INTERRUPTED:
+        say("interrupted; what was graded is kept, the same command with --resume continues it")
     sys.exit(code)

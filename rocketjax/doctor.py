@@ -35,10 +35,13 @@ def examine() -> dict[str, Any]:
     if hasattr(os, "sysconf"):
         facts["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
     facts["cache"] = folder(cache_dir())
-    facts["compile cache"] = folder(Path(jax.config.jax_compilation_cache_dir or cache_dir() / "xla"))
+    compiled = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    facts["compile cache"] = folder(Path(compiled or cache_dir() / "xla"))
     try:
         found = find_default()
-        facts["default judge"] = f"{found.origin} at {found.path}" if found else "not here yet; the first run fetches it"
+        facts["default judge"] = (
+            f"{found.origin} at {found.path}" if found else "not here yet; the first run fetches it"
+        )
     except RocketError as e:
         facts["default judge"] = str(e)
     speed = {name: matmul_flops(dtype) for name, dtype in (("f32", jnp.float32), ("bf16", jnp.bfloat16))}

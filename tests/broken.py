@@ -55,10 +55,7 @@ RESPONSES: dict[str, list[Row]] = {
     ]
 }
 SCORES: dict[str, list[Row]] = {
-    model: [
-        {"session_id": s, "model_test": model, "score": x}
-        for s, x in zip(("00123", "q2", "q3"), xs, strict=True)
-    ]
+    model: [{"session_id": s, "model_test": model, "score": x} for s, x in zip(("00123", "q2", "q3"), xs, strict=True)]
     for model, xs in [("alpha", (9.5, "8", 10)), ("beta-7b", (2, 3.25, "1"))]
 }
 JUDGMENTS: dict[str, list[Row]] = {
@@ -302,9 +299,7 @@ BROKEN: list[Broken] = [
     # The bytes.
     Broken("empty file", write(A, b""), r"response/alpha\.jsonl: has no rows; an unfinished copy\?"),
     Broken("only blank lines", write(C, b"\n \r\n"), r"checklist\.jsonl: has no rows"),
-    Broken(
-        "empty list", many(without(A), write("response/alpha.json", b"[ ]\n")), r"alpha\.json: has no rows"
-    ),
+    Broken("empty list", many(without(A), write("response/alpha.json", b"[ ]\n")), r"alpha\.json: has no rows"),
     Broken(
         "torn last line",
         raw(A, 3, b'{"session_id": "q3", "outp'),
@@ -325,12 +320,8 @@ BROKEN: list[Broken] = [
         raw(Q, 2, b'["q2"]\n'),
         r"queries\.jsonl:2: expected object, got list; one JSON object per line; a file that is",
     ),
-    Broken(
-        "NaN", raw(S, 1, b'{"session_id": "q2", "score": NaN}\n'), r"gpt-4/alpha\.jsonl:1: not valid JSON"
-    ),
-    Broken(
-        "Infinity", raw(S, 1, b'{"session_id": "q2", "score": Infinity}\n'), r"alpha\.jsonl:1: not valid JSON"
-    ),
+    Broken("NaN", raw(S, 1, b'{"session_id": "q2", "score": NaN}\n'), r"gpt-4/alpha\.jsonl:1: not valid JSON"),
+    Broken("Infinity", raw(S, 1, b'{"session_id": "q2", "score": Infinity}\n'), r"alpha\.jsonl:1: not valid JSON"),
     Broken(
         "huge number",
         raw(S, 1, b'{"session_id": "q2", "score": 1e999}\n'),
@@ -347,12 +338,8 @@ BROKEN: list[Broken] = [
         raw(A, 3, b'{"session_id": "q3", "output": ["\\ud83d and more text"]}\n'),
         r"alpha\.jsonl:3: not valid JSON .* an escape such as \\ud83d stands for half a character",
     ),
-    Broken(
-        "deeply nested", raw(A, 2, DEEP), r"alpha\.jsonl:2: not valid JSON \(maximum recursion depth exceeded"
-    ),
-    Broken(
-        "torn gzip", zipped(A, lambda d: d[:-12]), r"alpha\.jsonl\.gz: not a whole gzip file .* copy it again"
-    ),
+    Broken("deeply nested", raw(A, 2, DEEP), r"alpha\.jsonl:2: not valid JSON \(maximum recursion depth exceeded"),
+    Broken("torn gzip", zipped(A, lambda d: d[:-12]), r"alpha\.jsonl\.gz: not a whole gzip file .* copy it again"),
     Broken(
         "damaged gzip",
         zipped(A, lambda d: d[:20] + b"\0\0\0\0" + d[24:]),
@@ -373,9 +360,7 @@ BROKEN: list[Broken] = [
         many(zipped(A, lambda d: d), renamed(A + ".gz", A)),
         r"alpha\.jsonl: holds gzip data; add \.gz to its name",
     ),
-    Broken(
-        "gzipped twice", zipped(A, gzip.compress), r"alpha\.jsonl\.gz: holds gzip data; decompress it once"
-    ),
+    Broken("gzipped twice", zipped(A, gzip.compress), r"alpha\.jsonl\.gz: holds gzip data; decompress it once"),
     Broken("list named lines", raw(Q, 1, b"[\n"), r"queries\.jsonl:1: .* list is named \.json"),
     Broken(
         "lines named list",
@@ -386,9 +371,7 @@ BROKEN: list[Broken] = [
         "row of a list",
         many(
             without(A),
-            write(
-                "response/alpha.json", b'[\n {"session_id": "q3",\n  "output": [""]},\n\n {"output": []}\n]'
-            ),
+            write("response/alpha.json", b'[\n {"session_id": "q3",\n  "output": [""]},\n\n {"output": []}\n]'),
         ),
         r'response/alpha\.json:5: field "session_id": is missing',
     ),

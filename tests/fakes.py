@@ -69,7 +69,7 @@ def tiny_judge(seed: int = 0, local: bool = True, path: Path = Path("tiny")) -> 
     return Judge(model, ByteTokenizer(CHATML), "path:tiny", f"tiny-{seed}-{local}", "f32", path)
 
 
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu".split()
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
 
 
 def random_bench(queries: int = 6, models: int = 3, seed: int = 0, words: int = 30) -> Benchmark:
@@ -85,9 +85,7 @@ def random_bench(queries: int = 6, models: int = 3, seed: int = 0, words: int = 
         name="random",
         path="random",
         queries={i: Query(i, (Message("user", say(int(rng.integers(3, 12)))),), {}) for i in ids},
-        checklists={
-            i: Checklist(i, tuple(f"{k} {say(4)}?" for k in range(rng.integers(2, 6)))) for i in ids
-        },
+        checklists={i: Checklist(i, tuple(f"{k} {say(4)}?" for k in range(rng.integers(2, 6)))) for i in ids},
         responses={m: {i: Response(i, m, say(int(rng.integers(3, words))), None) for i in ids} for m in names},
         labels={},
         exclusions=(),

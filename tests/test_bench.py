@@ -86,13 +86,9 @@ def test_broken_benchmark_is_an_error_with_file_line_and_field(broken: Broken, g
 
 def test_paths_that_are_no_folder(tmp_path: Path) -> None:
     write("file.jsonl", b"{}")(tmp_path)
-    with pytest.raises(
-        RocketError, match=r"missing: cannot be read \(no such file or directory\); check the path"
-    ):
+    with pytest.raises(RocketError, match=r"missing: cannot be read \(no such file or directory\); check the path"):
         load_benchmark(tmp_path / "missing")
-    with pytest.raises(
-        RocketError, match=r"file\.jsonl: is a file, expected a folder; expected queries\.jsonl"
-    ):
+    with pytest.raises(RocketError, match=r"file\.jsonl: is a file, expected a folder; expected queries\.jsonl"):
         load_benchmark(tmp_path / "file.jsonl")
     for impossible in ("nul\0", "lone\ud800", "x" * 5000):
         with pytest.raises(RocketError, match="cannot be read"):
@@ -112,9 +108,7 @@ def test_names_that_are_not_utf8(good: Path) -> None:
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may read everything")
 def test_unreadable_file(good: Path) -> None:
     (good / "queries.jsonl").chmod(0)
-    with pytest.raises(
-        RocketError, match=r"queries\.jsonl: cannot be read \(permission denied\); check the path"
-    ):
+    with pytest.raises(RocketError, match=r"queries\.jsonl: cannot be read \(permission denied\); check the path"):
         load_benchmark(good)
 
 
@@ -232,9 +226,7 @@ def test_forms_of_one_benchmark_are_equal(form: str, good: Path) -> None:
 
 
 CONTENT: dict[str, Callable[[Path], None]] = {
-    "question": put(
-        "queries.jsonl", 1, conversation_input=[{"role": "user", "content": "Name three primes!"}]
-    ),
+    "question": put("queries.jsonl", 1, conversation_input=[{"role": "user", "content": "Name three primes!"}]),
     "system turn": put("queries.jsonl", 2, conversation_input=ROLES),
     "reference": put("queries.jsonl", 1, references={"gpt-4": "2, 3, 7"}),
     "item": put("checklist.jsonl", 3, checklist=["Does it greet Zoe?"]),
@@ -335,9 +327,7 @@ def test_one_id_for_two_questions_leaves_the_session_out(good: Path) -> None:
     other = b'{"session_id": "00123", "conversation_input": [{"role": "user", "content": "Another?"}]}\n'
     raw("queries.jsonl", 4, other)(good)
     b = load_benchmark(good)
-    assert b.exclusions == tuple(
-        Exclusion("00123", "", "duplicate_session", f"queries.jsonl:{n}") for n in (1, 4)
-    )
+    assert b.exclusions == tuple(Exclusion("00123", "", "duplicate_session", f"queries.jsonl:{n}") for n in (1, 4))
     assert b.queries.keys() == b.checklists.keys() == {"q2", "q3"}
     assert all(rows.keys() == {"q2", "q3"} for rows in b.responses.values())
     assert all(rows.keys() == {"q2", "q3"} for by_model in b.labels.values() for rows in by_model.values())
@@ -353,9 +343,7 @@ def test_scores_and_items_of_one_labeler_join(good: Path) -> None:
     assert labels["beta-7b"]["q3"] == Label("q3", "beta-7b", "gpt-4", 1.0, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "accepted"), [("org/m", True), ("m", True), ("org/m-greedy", True), ("org/x", False)]
-)
+@pytest.mark.parametrize(("name", "accepted"), [("org/m", True), ("m", True), ("org/m-greedy", True), ("org/x", False)])
 def test_wildbench_names_of_models(good: Path, name: str, accepted: bool) -> None:
     """A file m-greedy holds org/m in WildBench; a bare name must be the file's."""
     os.rename(good / "response" / "alpha.jsonl", good / "response" / "m-greedy.jsonl")
@@ -401,9 +389,7 @@ def test_select_keeps_the_first_queries_with_a_checklist(good: Path) -> None:
 
 def test_select_refuses_what_is_not_there(good: Path) -> None:
     b = load_benchmark(good)
-    with pytest.raises(
-        RocketError, match=r"good: no model 'beta7b'; did you mean 'beta-7b'\? Known: alpha, beta-7b"
-    ):
+    with pytest.raises(RocketError, match=r"good: no model 'beta7b'; did you mean 'beta-7b'\? Known: alpha, beta-7b"):
         b.select(["alpha", "beta7b"])
     with pytest.raises(RocketError, match=r"no model 'gpt-5'\. Known: alpha, beta-7b"):
         b.select(["gpt-5"])
@@ -492,9 +478,7 @@ def test_any_value_of_any_field(name: str, row: int, field: str, value: Any) -> 
         path = write_good(Path(folder))
         rows: list[Any] = [dict(r) for r in good_files()[name]]
         rows[row] = value if not field else rows[row] | {field: value}
-        (path / f"{name}.jsonl").write_text(
-            "\n".join(json.dumps(r) for r in rows)
-        )  # lone surrogates stay escaped
+        (path / f"{name}.jsonl").write_text("\n".join(json.dumps(r) for r in rows))  # lone surrogates stay escaped
         check_sound(path)
 
 
@@ -510,9 +494,7 @@ def shared(name: str) -> Benchmark:
 def counts(b: Benchmark) -> tuple[int, int, int, int, int]:
     """Queries, checklists, models, responses, and items to grade."""
     responses = sum(len(rows) for rows in b.responses.values())
-    items = sum(
-        len(b.checklists[s].items) for rows in b.responses.values() for s in rows if s in b.checklists
-    )
+    items = sum(len(b.checklists[s].items) for rows in b.responses.values() for s in rows if s in b.checklists)
     return len(b.queries), len(b.checklists), len(b.models), responses, items
 
 
@@ -532,9 +514,7 @@ def test_mtbench() -> None:
             assert [t.content for t in turns if t.role == "user"] == [
                 t.content for t in b.queries[session_id].messages if t.role == "user"
             ]
-            if session_id.endswith(
-                "_2"
-            ):  # the query's assistant turn is a placeholder, the real one is in the history
+            if session_id.endswith("_2"):  # the query's assistant turn is a placeholder, the real one is in the history
                 assert turns[1].content == b.responses[model][session_id.removesuffix("_2") + "_1"].text
 
 
@@ -552,9 +532,7 @@ def test_structflowbench() -> None:
     assert counts(b)[:4] == (334 - 6, 334 - 6, 9, 3006 - 6 * 9)
     assert sum(len(c.items) for c in b.checklists.values()) == 914 - 13
     assert label_counts(b) == {"gpt-4o": 3006 - 6 * 9}
-    assert {(e.session_id, e.reason) for e in b.exclusions} == {
-        (f"sf136_c{n}", "duplicate_session") for n in (1, 2, 3)
-    }
+    assert {(e.session_id, e.reason) for e in b.exclusions} == {(f"sf136_c{n}", "duplicate_session") for n in (1, 2, 3)}
     assert len(b.exclusions) == 6
 
 

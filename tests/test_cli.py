@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,17 @@ from broken import BROKEN, write_good
 
 from rocketjax import cli
 
-TINY = Path(__file__).parent / "golden" / "tiny_llama"
 COMMANDS = ("demo", "grade", "score", "rank", "export", "convert", "doctor")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The tiny golden judge with room for real prompts."""
+    folder = tmp_path_factory.mktemp("judges") / "tiny"
+    shutil.copytree(Path(__file__).parent / "golden" / "tiny_llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    return folder
 
 
 @pytest.fixture
@@ -39,9 +49,9 @@ def good(tmp_path):
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
-def test_a_broken_benchmark_is_one_clear_error(case, good, tmp_path, rocketjax):
+def test_a_broken_benchmark_is_one_clear_error(case, good, tmp_path, rocketjax, tiny):
     case.mutate(good)
-    code, out, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY)
+    code, out, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", tiny)
     assert code == cli.FAILED and not out and "Traceback" not in err
     assert err.startswith("error: ") and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists(), "nothing is written for a benchmark that cannot be read"
@@ -57,7 +67,7 @@ def test_top_level(rocketjax):
     code, out, _ = rocketjax("--version")
     assert code == 0 and out.startswith("rocketjax ")
     code, out, err = rocketjax()
-    assert all(name in out + err for name in COMMANDS) and "judgment" not in out + err
+    assert all(name in out + err for name in COMMANDS) and "│ judgment" not in out + err
 
 
 @pytest.mark.parametrize(
@@ -95,9 +105,9 @@ def test_a_wrong_judge_is_one_clear_error(good, tmp_path, rocketjax):
         assert code == cli.FAILED and err.startswith("error: ") and "Traceback" not in err
 
 
-def test_the_whole_path(good, tmp_path, rocketjax):
+def test_the_whole_path(good, tmp_path, rocketjax, tiny):
     run = tmp_path / "runs" / "first"
-    code, out, err = rocketjax("grade", good, "-o", run, "--judge", TINY, "--json", "--max_tokens", "2048")
+    code, out, err = rocketjax("grade", good, "-o", run, "--judge", tiny, "--json", "--max_tokens", "4096")
     assert code == cli.DONE, err
     summary = json.loads(out)
     assert summary["status"] == {"ok": summary["items"]} and summary["items"] > 0
@@ -106,11 +116,11 @@ def test_the_whole_path(good, tmp_path, rocketjax):
         "session_id", "model", "item", "p_yes", "logit_yes", "logit_no", "answer_mass", "status",
     ]  # fmt: skip
 
-    code, _, err = rocketjax("grade", good, "-o", run, "--judge", TINY, "--max-tokens", "2048")
+    code, _, err = rocketjax("grade", good, "-o", run, "--judge", tiny, "--max-tokens", "4096")
     assert code == cli.FAILED and "--resume" in err and "--overwrite" in err
     code, _, err = rocketjax("rank", run)
     assert code == cli.FAILED and "rocketjax score" in err
-    code, _, err = rocketjax("grade", good, "-o", run, "-j", TINY, "--max-tokens", "2048", "--resume")
+    code, _, err = rocketjax("grade", good, "-o", run, "-j", tiny, "--max-tokens", "4096", "--resume")
     assert code == cli.DONE, err
 
     assert rocketjax("score", run)[0] == cli.DONE
@@ -139,11 +149,11 @@ def test_the_whole_path(good, tmp_path, rocketjax):
         assert {r["session_id"] for r in json.loads(file.read_text())} == {r["session_id"] for r in rows}
 
 
-def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax):
+def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax, tiny):
     file = next((good / "response").iterdir())
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[1:]))
-    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY)
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", tiny)
     assert code == cli.MISSING and "missing_response" in err
     code, _, _ = rocketjax("score", tmp_path / "run")
     assert code == cli.MISSING
@@ -151,34 +161,34 @@ def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax):
     assert code == cli.DONE and "1 left out" in out
 
 
-def test_convert_makes_a_judge_with_the_same_grades(good, tmp_path, rocketjax):
-    assert rocketjax("convert", TINY, tmp_path / "judge")[0] == cli.DONE
+def test_convert_makes_a_judge_with_the_same_grades(good, tmp_path, rocketjax, tiny):
+    assert rocketjax("convert", tiny, tmp_path / "judge")[0] == cli.DONE
     tables = []
-    for name, judge in (("a", TINY), ("b", tmp_path / "judge")):
+    for name, judge in (("a", tiny), ("b", tmp_path / "judge")):
         assert rocketjax("grade", good, "-o", tmp_path / name, "-j", judge)[0] == cli.DONE
         tables.append(pq.read_table(tmp_path / name / "grades"))
     assert tables[0].equals(tables[1])
-    code, _, err = rocketjax("convert", TINY, tmp_path / "judge")
+    code, _, err = rocketjax("convert", tiny, tmp_path / "judge")
     assert code == cli.FAILED and "judge" in err
 
 
-def test_overlong_prompts_stop_before_anything_is_graded(good, tmp_path, rocketjax):
-    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", TINY, "--max-tokens", "20")
+def test_overlong_prompts_stop_before_anything_is_graded(good, tmp_path, rocketjax, tiny):
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", tiny, "--max-tokens", "20")
     assert code == cli.FAILED and "the limit is 20" in err and "--overflow" in err
     assert not list((tmp_path / "run").glob("grades/*"))
 
 
-def test_interrupt_exits_130_and_resume_finishes(tmp_path):
+def test_interrupt_exits_130_and_resume_finishes(tmp_path, tiny):
     """A real Ctrl-C on a real process; then --resume."""
     environment = {**os.environ, "ROCKETJAX_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "rocketjax", "demo", "-o", str(tmp_path / "run"), "-j", str(TINY)]
+    command = [sys.executable, "-m", "rocketjax", "demo", "-o", str(tmp_path / "run"), "-j", str(tiny)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("grades/part-*")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     if process.returncode != cli.DONE:  # it may have finished between two looks
         assert process.returncode == cli.INTERRUPTED, err
         assert "Traceback" not in err and "--resume" in err

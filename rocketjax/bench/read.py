@@ -98,9 +98,7 @@ _ADVICE = {  # what each field has to be, said with every error about it
     "checklist_wise_evaluation": "give one number from 0 to 1 for each item of the checklist, ids from 0 on",
 }
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_LONE_SURROGATE = re.compile(
-    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
-)
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]")
 _ANSWERS = {"yes": 1.0, "no": 0.0, "n/a": None, "na": None}
 _NUMBERED = re.compile(r"\s*1[.)]\s.*\s2[.)]\s", re.DOTALL)
 
@@ -208,9 +206,7 @@ def _read_queries(root: Path, found: list[str]) -> tuple[dict[str, tuple[_At, _Q
     return {session_id: (at, row) for session_id, (at, row, _) in single.items()}, load
 
 
-def _read_checklists(
-    load: _Load, found: list[str], asked: dict[str, tuple[_At, _QueryRow]]
-) -> dict[str, Checklist]:
+def _read_checklists(load: _Load, found: list[str], asked: dict[str, tuple[_At, _QueryRow]]) -> dict[str, Checklist]:
     """The checklists of their own file, of the queries, or of both where they agree."""
     file = _one(load.root, found, ["checklist", "checklist/checklist"])
     in_file: dict[str, tuple[_At, tuple[str, ...]]] = {}
@@ -237,9 +233,7 @@ def _read_checklists(
     return checklists
 
 
-def _read_responses(
-    load: _Load, found: list[str], checklists: dict[str, Checklist]
-) -> dict[str, dict[str, Response]]:
+def _read_responses(load: _Load, found: list[str], checklists: dict[str, Checklist]) -> dict[str, dict[str, Response]]:
     """The responses by model. The file's name is the model's; `generator` shows that files got mixed."""
     files = _models(load.root / "response") if "response" in found else {}
     if not files:
@@ -318,9 +312,7 @@ def _items(at: _At, checklist: list[str] | str) -> tuple[str, ...]:
             raise at.error(f"checklist[{i}]", f"repeats an earlier item, {item!r}")
     only = checklist[0].strip() if len(checklist) == 1 else ""
     if len(only.splitlines()) > 1 or _NUMBERED.match(only):
-        raise at.error(
-            "checklist[0]", "the only item holds several lines or questions: unparsed model output?"
-        )
+        raise at.error("checklist[0]", "the only item holds several lines or questions: unparsed model output?")
     return tuple(checklist)
 
 
@@ -346,14 +338,10 @@ def _history(at: _At, given: list[str | _Turn], query: Query) -> tuple[Message, 
     if not given:
         return None
     if len(given) not in (len(turns) - 1, len(turns)):
-        raise at.error(
-            "chat_history", f"has {len(given)} turns, the query has {len(turns)} with the question"
-        )
+        raise at.error("chat_history", f"has {len(given)} turns, the query has {len(turns)} with the question")
     for i, (entry, turn) in enumerate(zip(given, turns, strict=False)):
         if isinstance(entry, _Turn) and entry.role != turn.role:
-            raise at.error(
-                "chat_history", f"turn {i + 1} is of {entry.role!r}, in the query of {turn.role!r}"
-            )
+            raise at.error("chat_history", f"turn {i + 1} is of {entry.role!r}, in the query of {turn.role!r}")
     texts = iter([entry if isinstance(entry, str) else entry.content for entry in given])
     earlier = []
     for message in query.messages[:-1]:
@@ -393,9 +381,7 @@ def _answers(at: _At, row: _JudgmentRow, checklist: Checklist | None) -> tuple[f
     if given is None:
         raise at.error(field, "is missing")
     if checklist is not None and len(given) != len(checklist.items):
-        raise at.error(
-            field, f"has {len(given)} answers to the {len(checklist.items)} items of {row.session_id!r}"
-        )
+        raise at.error(field, f"has {len(given)} answers to the {len(checklist.items)} items of {row.session_id!r}")
     answers: list[float | None] = []
     for i, value in enumerate(given):
         if isinstance(value, str) and value.strip().lower() in _ANSWERS:
@@ -445,9 +431,7 @@ def _data(path: Path) -> bytes:
         data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise RocketError(
-            f"{_show(path)}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8"
-        ) from None
+        raise RocketError(f"{_show(path)}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
     return data.removeprefix(codecs.BOM_UTF8)
 
 
@@ -531,9 +515,7 @@ def _models(folder: Path) -> dict[str, Path]:
             continue
         suffix = next((s for s in _SUFFIXES if name.endswith(s)), None)
         if suffix is None:
-            raise RocketError(
-                f"{_show(path)}: expected <model>.jsonl, .json or .gz of these; rename or move it"
-            )
+            raise RocketError(f"{_show(path)}: expected <model>.jsonl, .json or .gz of these; rename or move it")
         model = name.removesuffix(suffix)
         if model != _show(model):
             raise RocketError(f"{_show(path)}: the file's name is not UTF-8; rename it")

@@ -143,15 +143,11 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
             queries={s: q for s, q in self.queries.items() if s in kept},
             checklists={s: c for s, c in self.checklists.items() if s in kept},
             responses={
-                m: {s: r for s, r in rows.items() if s in kept}
-                for m, rows in self.responses.items()
-                if m in wanted
+                m: {s: r for s, r in rows.items() if s in kept} for m, rows in self.responses.items() if m in wanted
             },
             labels={
                 labeler: {
-                    m: {s: x for s, x in rows.items() if s in kept}
-                    for m, rows in by_model.items()
-                    if m in wanted
+                    m: {s: x for s, x in rows.items() if s in kept} for m, rows in by_model.items() if m in wanted
                 }
                 for labeler, by_model in self.labels.items()
             },

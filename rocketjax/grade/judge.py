@@ -1,5 +1,6 @@
 """A judge that grades a benchmark into a run."""
 
+import dataclasses
 import datetime
 import os
 import platform
@@ -144,14 +145,11 @@ def prepare(shard: Shard, benchmark: Benchmark, prompter: Prompter, window: int,
             work.naive_tokens += sum(map(len, made.sequences))
         for row in pack_query(responses, longest, window):
             owners = tuple(tuple(places[i] for i in ids) for ids in row.owners)
-            job.rows.append(PackedRow(*(getattr(row, f) for f in ROW_FIELDS), owners=owners, tokens=row.tokens))
+            job.rows.append(dataclasses.replace(row, owners=owners))
     job.values = np.full((len(keys), 4), np.nan, np.float32)
     job.status, job.truncated = status, np.asarray(truncated, np.int32)
     job.pending = len(job.rows)
     return job
-
-
-ROW_FIELDS = ("token_T", "position_T", "end_T", "start_T", "leaf_L")
 
 
 def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
@@ -223,9 +221,7 @@ class Judge:
         self.origin, self.sha256, self.dtype, self.path = origin, sha256, dtype, path
 
     @classmethod
-    def load(
-        cls, name: str | None = None, dtype: Dtype = "f32", say: Callable[[str], None] | None = None
-    ) -> "Judge":
+    def load(cls, name: str | None = None, dtype: Dtype = "f32", say: Callable[[str], None] | None = None) -> "Judge":
         """Loads a judge: a folder (Hugging Face or `rocketjax convert`), a .gguf file, org/name[@revision] on the
         Hugging Face hub, or, without a name, the embedded default.
 
@@ -269,7 +265,9 @@ class Judge:
         todo = [shard for shard in shards if shard.index not in done]
         count = {s: len(benchmark.checklists[s].items) * len(benchmark.models) for s in benchmark.checklists}
         work = Work(
-            parts=len(done), parts_total=len(shards), items_total=sum(count[s] for t in todo for s in t.sessions)
+            parts=len(done),
+            parts_total=len(shards),
+            items_total=sum(count[s] for t in todo for s in t.sessions),
         )
         if todo:
             check_lengths(benchmark, prompter, [s for shard in todo for s in shard.sessions])
@@ -279,7 +277,12 @@ class Judge:
         return run
 
     def plan(
-        self, benchmark: Benchmark, template_name: str, overflow: Overflow, max_tokens: int | None, shard_items: int
+        self,
+        benchmark: Benchmark,
+        template_name: str,
+        overflow: Overflow,
+        max_tokens: int | None,
+        shard_items: int,
     ) -> tuple[Prompter, list[Shard], dict[str, Any]]:
         """The prompter, the shards, and run.json: everything that the grades depend on, and nothing else."""
         context = self.model.config.context
@@ -416,7 +419,7 @@ def use_compile_cache() -> None:
 
     Never a shared folder: whoever writes there could have his code run (jax's own warning).
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
     folder = cache_dir() / "xla"
     try:

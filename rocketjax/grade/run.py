@@ -41,7 +41,7 @@ GRADES = pa.schema(
 )
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file whole or not at all: temporary neighbour, fsync, rename, fsync of the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -67,7 +67,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; NaN is refused."""
     data = (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    write_atomically(path, lambda file: file.write(data) and None)
+    write_atomically(path, lambda file: file.write(data))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -7,13 +7,14 @@ Axes: R rows of a batch, T tokens of a row, L leaves.
 """
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from rocketjax.judge import Row, Transformer
 from rocketjax.prompt import PackedRow
@@ -35,7 +36,7 @@ class Answers(NamedTuple):
     answer_mass: Array
 
 
-def answers(logits_LV: Array, yes: Array, no: Array) -> Answers:
+def answers(logits_LV: Array, yes: ArrayLike, no: ArrayLike) -> Answers:
     """Answers from next-token logits of the full vocabulary; `yes` and `no` are vocabulary indices."""
     logit_yes = jax.nn.logsumexp(logits_LV[:, yes], axis=-1)
     logit_no = jax.nn.logsumexp(logits_LV[:, no], axis=-1)
@@ -69,9 +70,7 @@ class Grader:
 
         def device_step(model: Transformer, rows: Row) -> Answers:
             size = group_rows(rows.token_T.shape[1], self.platform)
-            return jax.lax.map(
-                lambda row: answers(model(row), yes, no), rows, batch_size=size if size > 1 else None
-            )
+            return jax.lax.map(lambda row: answers(model(row), yes, no), rows, batch_size=size if size > 1 else None)
 
         data = PartitionSpec("data")
         self.step = jax.jit(
@@ -103,4 +102,5 @@ class Grader:
 def stack(rows: list[PackedRow], count: int) -> Row:
     """int32[R, T] and int32[R, L] arrays; missing rows repeat the first, and nobody reads them."""
     padded = rows + [rows[0]] * (count - len(rows))
-    return Row(*(np.stack([getattr(row, name) for row in padded]) for name in Row._fields))
+    arrays: list[Any] = [np.stack([getattr(row, name) for row in padded]) for name in Row._fields]
+    return Row(*arrays)

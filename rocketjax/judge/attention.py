@@ -80,12 +80,10 @@ def schedule(index_S: Array, tree: Tree, local: bool) -> Schedule:
     return Schedule(order_QB, live_QB.sum(axis=1))
 
 
-def blocked(
-    q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool, plan: Schedule
-) -> Array:
+def blocked(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool, plan: Schedule) -> Array:
     """The same as `plain`, visiting live blocks only: f32[S, N, H]."""
     S, N, H = q_SNH.shape
-    T, K, _ = k_TKH.shape
+    K = k_TKH.shape[1]
     G, Q = N // K, min(BLOCK, S)
     q_BKMH = q_SNH.reshape(S // Q, Q, K, G, H).transpose(0, 2, 1, 3, 4).reshape(S // Q, K, Q * G, H)
     k_KTH, v_KTH = k_TKH.transpose(1, 0, 2), v_TKH.transpose(1, 0, 2)

@@ -129,7 +129,11 @@ def llama_config(values: Mapping[str, Any]) -> Config:
     refuse(values, pretraining_tp=1)
     theta, scale = rope(values)
     return Config(
-        "llama", **shape(values), rope_theta=theta, rope_scale=scale, tied=bool(values.get("tie_word_embeddings"))
+        "llama",
+        **shape(values),
+        rope_theta=theta,
+        rope_scale=scale,
+        tied=bool(values.get("tie_word_embeddings")),
     )
 
 
@@ -196,7 +200,7 @@ def read_gguf_config(file: GGUF) -> Config:
         return value
 
     heads = int(get("attention.head_count"))
-    sizes = {
+    sizes: dict[str, Any] = {
         "layers": int(get("block_count")),
         "D": int(get("embedding_length")),
         "N": heads,

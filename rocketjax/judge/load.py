@@ -82,7 +82,7 @@ def from_tensors(
     names = table(config, container, wanted)
     tied = table(config, container, ["head_DV"])["head_DV"] if config.tied else None
     match(names, shapes, wanted, tied, where)
-    if tied in shapes and container == "huggingface" and not np.array_equal(read(tied), read(names["embed_VD"])):
+    if tied and tied in shapes and not np.array_equal(read(tied), read(names["embed_VD"])):
         raise RocketError(f"{where}: the config ties the output head to the embedding, but {tied} is another matrix")
 
     def leaf(path: str) -> jax.Array:
@@ -187,7 +187,10 @@ def save_orbax(model: Transformer, folder: Path, sha256: str) -> None:
     from orbax.checkpoint import v1 as ocp
 
     leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
-    ocp.save(folder.absolute() / "weights", {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in leaves})
+    ocp.save(
+        folder.absolute() / "weights",
+        {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in leaves},
+    )
     about = {"format": FORMAT, "config": asdict(model.config), "from_sha256": sha256}
     (folder / OURS).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 

@@ -145,7 +145,7 @@ class Transformer(nnx.Module):
 
         def path(local: bool) -> Path:
             theta, scale = (c.rope_theta_local, 1.0) if local else (c.rope_theta, c.rope_scale)
-            plans = (None, None)
+            plans: tuple[attention.Schedule | None, ...] = (None, None)
             if kernel == "blocked":
                 plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
             return Path(local, tree, rotary(row.position_T, theta, scale, c.H), *plans)

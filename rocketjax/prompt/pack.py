@@ -119,8 +119,8 @@ def pack_query(responses: Sequence[Sequence[Int]], longest: int, window: int) ->
     groups: list[list[int]] = []
     at = 0
     for response in responses:
-        ids = {first[keys[i]] for i in range(at, at + len(response))}
-        groups.append([sorted(ids)[k] for k in order([flat[i] for i in sorted(ids)])])
+        own = sorted({first[keys[i]] for i in range(at, at + len(response))})
+        groups.append([own[k] for k in order([flat[i] for i in own])])
         at += len(response)
     groups.sort(key=lambda ids: [flat[i].astype(">u4").tobytes() for i in ids])
     seen: set[int] = set()
@@ -140,8 +140,7 @@ def pack_query(responses: Sequence[Sequence[Int]], longest: int, window: int) ->
         if bins is None:
             continue
         sizes = [
-            bucket(trunk + sum(u.added for u in units_), sum(len(u.members) for u in units_), length)
-            for units_ in bins
+            bucket(trunk + sum(u.added for u in units_), sum(len(u.members) for u in units_), length) for units_ in bins
         ]
         price = sum(cost(size) for size in sizes if size is not None)
         if best is None or price < best[0]:
@@ -155,9 +154,7 @@ def pack_query(responses: Sequence[Sequence[Int]], longest: int, window: int) ->
     return rows
 
 
-def padded(
-    tree: PackedTree, owners: Sequence[tuple[int, ...]], longest: int, window: int
-) -> PackedRow:
+def padded(tree: PackedTree, owners: Sequence[tuple[int, ...]], longest: int, window: int) -> PackedRow:
     """The tree in the shortest row that holds it; padding tokens see only themselves."""
     used = len(tree.token_T)
     length = bucket(used, len(owners), longest)

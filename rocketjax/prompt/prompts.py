@@ -128,8 +128,7 @@ class Prompter:
                 high = limit
         if best is None:
             raise RocketError(
-                f"{where}: the template and the longest item alone exceed {self.max_tokens} tokens; "
-                f"raise --max-tokens"
+                f"{where}: the template and the longest item alone exceed {self.max_tokens} tokens; raise --max-tokens"
             )
         return best
 

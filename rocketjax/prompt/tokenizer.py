@@ -83,6 +83,7 @@ class Tokenizer:
     texts: Sequence[bytes]
     reserved: dict[str, int]  # names that text can never produce
     native: Callable[[list[str]], list[list[int]]]
+    file: tuple[str, Callable[[], bytes]]  # name and content of the file that holds it in a folder
 
     def encode(self, text: str) -> list[int]:
         """The ids of this text: no BOS, nothing added, no reserved entry. Raises as `encode_batch`.
@@ -121,6 +122,14 @@ class Tokenizer:
     def token_text(self, token: int) -> str:
         """The text that one entry stands for, with its leading space; for a reserved one its name."""
         return self.decode([token])
+
+    def save(self, folder: Path) -> None:
+        """Writes the files from which `load_tokenizer` makes this tokenizer again."""
+        name, content = self.file
+        (folder / name).write_bytes(content())
+        bos = None if self.bos is None else self.decode([self.bos])
+        config = {"bos_token": bos, "add_bos_token": bos is not None, "chat_template": self.chat_template}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     def answer_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """All entries that say yes, and all that say no, whatever their case and the white space around them.
@@ -254,7 +263,8 @@ def _from_json(spec: dict[str, Any], bos: str | None, chat_template: str | None)
     rules = [spec.get("normalizer"), words, bool(model.get("ignore_merges")), bos]
     sha256 = _digest("bpe", entries, merges, rules)
     first = None if bos is None else ids[bos]
-    return Tokenizer(first, len(texts), chat_template, sha256, texts, reserved, encode)
+    file = ("tokenizer.json", lambda: json.dumps(spec, ensure_ascii=False).encode())
+    return Tokenizer(first, len(texts), chat_template, sha256, texts, reserved, encode, file)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -364,9 +374,7 @@ def _add_piece(pieces: list[Piece], i: int, text: str, kind: int) -> None:
     pieces[i : i + 1] = [Piece(text, 0.0, old if old in (UNKNOWN, CONTROL) else kind)]
 
 
-def _from_pieces(
-    entries: Iterable[Piece], rules: bytes, bos: str | None, chat_template: str | None
-) -> Tokenizer:
+def _from_pieces(entries: Iterable[Piece], rules: bytes, bos: str | None, chat_template: str | None) -> Tokenizer:
     """A SentencePiece model with its reserved entries turned into control pieces, which text never yields."""
     from sentencepiece import SentencePieceProcessor
 
@@ -378,9 +386,13 @@ def _from_pieces(
     reserved = {p.text: i for i, p in enumerate(pieces) if p.kind in (UNKNOWN, CONTROL, UNUSED)}
     if bos is not None and bos not in reserved:
         raise RocketError(f"the tokenizer's BOS {bos!r} is not in its vocabulary")
+
+    def model() -> bytes:
+        return b"".join(map(_entry, pieces)) + rules
+
     native = SentencePieceProcessor()
     try:
-        native.LoadFromSerializedProto(b"".join(map(_entry, pieces)) + rules)
+        native.LoadFromSerializedProto(model())
     except Exception as error:  # the library raises nothing narrower
         raise RocketError(f"the SentencePiece vocabulary cannot be used: {error}") from error
 
@@ -393,7 +405,7 @@ def _from_pieces(
     decides = [repr(fields.get(n, {}).get(k, v)) for n, known in _DECIDES.items() for k, v in known.items()]
     sha256 = _digest("sentencepiece", pieces, decides, bos)
     first = None if bos is None else reserved[bos]
-    return Tokenizer(first, len(pieces), chat_template, sha256, texts, reserved, encode)
+    return Tokenizer(first, len(pieces), chat_template, sha256, texts, reserved, encode, ("tokenizer.model", model))
 
 
 # GGUF

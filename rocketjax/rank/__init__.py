@@ -1,5 +1,5 @@
 """Scores into a ranking."""
 
-from rocketjax.rank.mean import Ranking, rank
+from rocketjax.rank.mean import Ranking, rank_models
 
-__all__ = ["Ranking", "rank"]
+__all__ = ["Ranking", "rank_models"]

@@ -27,7 +27,7 @@ class Ranking(list[dict[str, Any]]):
         return "\n".join([*lines, note])
 
 
-def rank(run: Run) -> Ranking:
+def rank_models(run: Run) -> Ranking:
     """Ranks the models of a scored run and writes `ranking.json`.
 
     A model's score is its mean over the sessions in which every model has a score, so that all means are over

@@ -1,5 +1,5 @@
 """Everything, in forms for people and for other tools."""
 
-from rocketjax.report.export import FORMATS, export
+from rocketjax.report.formats import FORMATS, export
 
 __all__ = ["FORMATS", "export"]

@@ -176,7 +176,10 @@ def tiny() -> None:
             for key, value in change.items():
                 if key == "rope_parameters" and "full_attention" in value:
                     full, local = value["full_attention"], value["sliding_attention"]
-                    full = {"rope_type": "linear" if "factor" in full else "default", "rope_theta": 1e4} | full
+                    full = {
+                        "rope_type": "linear" if "factor" in full else "default",
+                        "rope_theta": 1e4,
+                    } | full
                     value = {"full_attention": full, "sliding_attention": {"rope_type": "default"} | local}
                 setattr(config := type(model.config).from_pretrained(folder), key, value)
             wrong = AutoModelForCausalLM.from_pretrained(folder, config=config, **EXACT).eval()
@@ -253,7 +256,10 @@ PROMPTS = [  # system, user
         f"Here is a function and its description.\n\n{CODE}\n\nThe description: {PARAGRAPH}\n\n"
         + QUESTION.format("The code computes a moving average of a list of 12345 numbers."),
     ),
-    ("", "\n\n".join([*LETTER, PARAGRAPH, CODE, *LETTER[::-1]]) + "\n\n" + QUESTION.format("It is about a pump.")),
+    (
+        "",
+        "\n\n".join([*LETTER, PARAGRAPH, CODE, *LETTER[::-1]]) + "\n\n" + QUESTION.format("It is about a pump."),
+    ),
 ]
 
 

@@ -56,10 +56,10 @@ TEXTS = [
     "\r\nwindows\r\nlines\r\n\r\nend\r",
     "def f(x: int) -> list[int]:\n    return [i ** 2 for i in range(x) if i % 2 == 0]  # squares\n",
     "for (int i = 0; i < n; ++i) { a[i] += b[i] << 2; } // C\n\t/* done */",
-    "#include <stdio.h>\nint main(void) { printf(\"%d\\n\", 42); return 0; }",
+    '#include <stdio.h>\nint main(void) { printf("%d\\n", 42); return 0; }',
     "SELECT name, COUNT(*) FROM t WHERE x >= 10 GROUP BY 1;",
     '{"key": [1, 2.5, null, true], "nested": {"a": "b\\u00e9"}}',
-    "<html><body><h1>Title</h1><p class=\"x\">Text</p></body></html>",
+    '<html><body><h1>Title</h1><p class="x">Text</p></body></html>',
     "| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\nprint('x')\n```\n",
     "# Heading\n\n* item **bold** _it_\n1. one\n2. two\n",
     "https://example.com/path?q=1&r=%20#frag user@example.com C:\\dir\\file.txt",
@@ -115,7 +115,13 @@ UNTRUSTED = [
 def llama_cpp(path: Path) -> list[list[int]]:
     """llama.cpp's ids of all texts, through its server's /tokenize."""
     params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.warmup, params.fit_params, params.port = str(path), 256, False, False, 0
+    params.model.path, params.n_ctx, params.warmup, params.fit_params, params.port = (
+        str(path),
+        256,
+        False,
+        False,
+        0,
+    )
     params.cpuparams.n_threads = 1
     server = xllamacpp.Server(params)
 

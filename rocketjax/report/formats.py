@@ -78,4 +78,4 @@ def verdict(p: float | None) -> str:
 
 
 def save(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()) and None)
+    write_atomically(path, lambda file: file.write(text.encode()))
