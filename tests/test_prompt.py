@@ -2,6 +2,7 @@
 
 import re
 
+import jinja2
 import numpy as np
 import pytest
 from fakes import CHATML, GEMMA, SPECIALS, ByteTokenizer
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rocketjax.bench import Benchmark, Checklist, Message, Query, Response
 from rocketjax.errors import RocketError
-from rocketjax.prompt import NATIVE, ROCKETEVAL, TEMPLATES, Prompter, chat_format, template
+from rocketjax.prompt import NATIVE, ROCKETEVAL, TEMPLATES, Prompter, chat_format, load_tokenizer, template
 
 
 def bench(response="It is 4.", items=("Is it 4?", "Is it polite?"), turns=(("user", "What is 2 + 2?"),)):
@@ -160,3 +161,25 @@ def test_truncation_gives_up_where_the_template_alone_is_too_long():
     prompter = Prompter(ByteTokenizer(CHATML), NATIVE, 60, "truncate-middle")
     with pytest.raises(RocketError, match="the template and the longest item alone exceed 60 tokens"):
         prompter.prompts(bench(), "q", "m")
+
+
+@pytest.mark.weights
+def test_prompts_equal_the_owners_chat_template(smollm2_gguf):
+    """SmolLM2's own template, rendered by jinja2: with a system turn, and with its default one."""
+    tokenizer = load_tokenizer(smollm2_gguf)
+    source = jinja2.Environment(keep_trailing_newline=True).from_string(tokenizer.chat_template)
+    for t in TEMPLATES.values():
+        prompter = Prompter(tokenizer, t, 8192)
+        (ids, _) = prompter.prompts(bench(response="It is 4.\n\n  ok "), "q", "m").sequences
+        user = "".join(
+            p if isinstance(p, str) else p.text
+            for p in t.user(bench().queries["q"].messages, "It is 4.\n\n  ok ", "Is it 4?")
+        )
+        messages = ([{"role": "system", "content": t.system}] if t.system else []) + [{"role": "user", "content": user}]
+        rendered = source.render(messages=messages, add_generation_prompt=True)
+        assert tokenizer.decode(ids.tolist()) == rendered
+        # Tokens of the joint text: whatever stands between two control tokens is encoded in one piece.
+        expected = []
+        for piece in re.split(r"(<\|im_start\|>|<\|im_end\|>)", rendered):
+            expected += [tokenizer.special(piece)] if tokenizer.has_special(piece) else tokenizer.encode(piece)
+        assert ids.tolist() == expected

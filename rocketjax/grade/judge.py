@@ -260,6 +260,7 @@ class Judge:
         begun = time.perf_counter()
         benchmark = benchmark.select(models, limit)
         prompter, shards, meta = self.plan(benchmark, template, overflow, max_tokens, shard_items)
+        check_lengths(benchmark, prompter)
         run = Run.start(output or tempfile.mkdtemp(prefix="rocketjax-"), meta, mode)
         done = set(run.parts())
         todo = [shard for shard in shards if shard.index not in done]
@@ -270,7 +271,6 @@ class Judge:
             items_total=sum(count[s] for t in todo for s in t.sessions),
         )
         if todo:
-            check_lengths(benchmark, prompter, [s for shard in todo for s in shard.sessions])
             self.work(run, benchmark, prompter, todo, work, batch_rows, progress, begun)
         if run.complete:
             run.finish()
@@ -386,23 +386,25 @@ class Judge:
                 progress(work)
 
 
-def check_lengths(benchmark: Benchmark, prompter: Prompter, sessions: Sequence[str]) -> None:
-    """Under `--overflow error`, finds the first over-long prompt before anything is graded.
+WORDING = 2048  # bytes, more than any template and chat format put around query, response and item
+
+
+def check_lengths(benchmark: Benchmark, prompter: Prompter) -> None:
+    """Under `--overflow error`, finds the first over-long prompt before anything is written.
 
     A token is at least one byte of text, so only prompts with more bytes than tokens allowed are encoded.
     """
     if prompter.overflow != "error":
         return
-    for session_id in sessions:
-        items = benchmark.checklists[session_id].items
-        longest = max(len(item.encode()) for item in items)
+    for session_id, checklist in benchmark.checklists.items():
+        longest = max(len(item.encode()) for item in checklist.items)
         for model in benchmark.models:
             if session_id not in benchmark.responses[model]:
                 continue
             turns = benchmark.conversation(session_id, model)
             text = sum(len(t.content.encode()) + 16 for t in turns)
             text += len(benchmark.responses[model][session_id].text.encode())
-            if text + longest + 1024 > prompter.max_tokens:
+            if text + longest + WORDING > prompter.max_tokens:
                 prompter.prompts(benchmark, session_id, model)
 
 

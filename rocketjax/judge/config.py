@@ -47,6 +47,9 @@ class Config:
     rope_theta_local: float = 0.0  # base of the rotary embedding in local layers
 
     def __post_init__(self) -> None:
+        for name in ("layers", "D", "N", "K", "H", "F", "V", "context"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.N % self.K:
             raise ValueError(f"{self.N} query heads cannot share {self.K} key heads evenly")
         if self.H % 2:
@@ -60,7 +63,8 @@ class Config:
         return 2 * self.layers * per_layer
 
 
-HF_FAMILIES = {"llama": "llama", "gemma3_text": "gemma3", "gemma3": "gemma3"}
+HF_FAMILIES = {"llama": "llama", "gemma3_text": "gemma3"}
+MALFORMED = (TypeError, ValueError, AttributeError, ArithmeticError)  # what odd values in a config lead to
 
 
 def read_hf_config(folder: Path) -> Config:
@@ -80,13 +84,15 @@ def read_hf_config(folder: Path) -> Config:
         kind = values.get("model_type") if isinstance(values, dict) else None
         raise RocketError(f"{file}: model_type is {kind!r}; known are {', '.join(HF_FAMILIES)}")
     family = HF_FAMILIES[values["model_type"]]
-    if values["model_type"] == "gemma3":
-        values = {"model_type": "gemma3_text", **values.get("text_config", {})}
     try:
+        refuse(values, quantization_config=None)
+        kinds = values.get("architectures") or ["ForCausalLM"]
+        if not any(str(kind).endswith("ForCausalLM") for kind in kinds):
+            raise ValueError(f"architectures is {kinds}; a judge is a causal language model")
         return llama_config(values) if family == "llama" else gemma3_config(values)
     except KeyError as e:
         raise RocketError(f"{file}: field {e.args[0]!r} is missing") from None
-    except (TypeError, ValueError) as e:
+    except MALFORMED as e:
         raise RocketError(f"{file}: {e}") from None
 
 
@@ -113,21 +119,25 @@ def shape(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def rope(values: Mapping[str, Any], layer_type: str | None = None) -> tuple[float, float]:
-    """Base and linear scale of the rotary embedding, from transformers' old or new (v5) way to write them."""
-    found = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    found = found.get(layer_type, found) if layer_type else found
+def rope(values: Mapping[str, Any], default: float, layer_type: str | None = None) -> tuple[float, float]:
+    """Base and linear scale of the rotary embedding, from transformers' old or new (v5) way to write them.
+
+    Where both stand there, `rope_scaling` wins, as in transformers.
+    """
+    new = values.get("rope_parameters") or {}
+    new = new.get(layer_type, new) if layer_type else new
+    found = {**new, **(values.get("rope_scaling") or {})}
     kind = found.get("rope_type", found.get("type", "default"))
     if kind not in ("default", "linear"):
         raise ValueError(f"rotary embeddings of type {kind!r} are not implemented; default and linear are")
-    theta = found.get("rope_theta", values.get("rope_theta", 10_000.0))
+    theta = found.get("rope_theta", values.get("rope_theta", default))
     return float(theta), float(found.get("factor", 1.0)) if kind == "linear" else 1.0
 
 
 def llama_config(values: Mapping[str, Any]) -> Config:
     refuse(values, attention_bias=False, mlp_bias=False, hidden_act="silu", partial_rotary_factor=1.0)
     refuse(values, pretraining_tp=1)
-    theta, scale = rope(values)
+    theta, scale = rope(values, 10_000.0)
     return Config(
         "llama",
         **shape(values),
@@ -147,9 +157,12 @@ def gemma3_config(values: Mapping[str, Any]) -> Config:
     ]
     if len(kinds) != sizes["layers"] or set(kinds) - {"full_attention", "sliding_attention"}:
         raise ValueError(f"layer_types has {len(kinds)} entries of {sorted(set(kinds))} for {sizes['layers']} layers")
-    theta, scale = rope(values, "full_attention")
-    local = (values.get("rope_parameters") or {}).get("sliding_attention")
-    theta_local = rope(values, "sliding_attention")[0] if local else float(values.get("rope_local_base_freq", 1e4))
+    theta, scale = rope(values, 1e6, "full_attention")
+    theta_local, scale_local = float(values.get("rope_local_base_freq", 1e4)), 1.0
+    if (values.get("rope_parameters") or {}).get("sliding_attention"):
+        theta_local, scale_local = rope({**values, "rope_scaling": None}, 1e4, "sliding_attention")
+    if scale_local != 1.0:
+        raise ValueError(f"a rotary scale of {scale_local} in local layers is not implemented")
     return gemma3(
         sizes,
         tuple(n for n, kind in enumerate(kinds) if kind == "sliding_attention"),
@@ -187,16 +200,27 @@ def gemma3(
 
 
 def read_gguf_config(file: GGUF) -> Config:
-    """The config of a GGUF file; RocketError for an unknown architecture or a missing field."""
+    """The config of a GGUF file.
+
+    Raises RocketError for an unknown architecture, a missing or malformed field, and every setting that would
+    change the numbers and is not implemented here.
+    """
+    try:
+        return gguf_config(file)
+    except MALFORMED as e:
+        raise RocketError(f"{file.path}: {e}") from None
+
+
+def gguf_config(file: GGUF) -> Config:
     meta = file.metadata
     family = meta.get("general.architecture")
     if family not in ("llama", "gemma3"):
-        raise RocketError(f"{file.path}: architecture is {family!r}; known are llama and gemma3")
+        raise ValueError(f"architecture is {family!r}; known are llama and gemma3")
 
     def get(key: str, default: Any = None) -> Any:
         value = meta.get(f"{family}.{key}", default)
         if value is None:
-            raise RocketError(f"{file.path}: field {family}.{key} is missing")
+            raise ValueError(f"field {family}.{key} is missing")
         return value
 
     heads = int(get("attention.head_count"))
@@ -213,20 +237,28 @@ def read_gguf_config(file: GGUF) -> Config:
         "norm_eps": float(np.format_float_positional(np.float32(get("attention.layer_norm_rms_epsilon")))),
     }
     theta, tied = float(get("rope.freq_base", 10_000.0)), "output.weight" not in file.tensors
-    kind = get("rope.scaling.type", "none")
+    factor = float(get("rope.scaling.factor", 1.0))
+    kind = get("rope.scaling.type", "linear" if factor != 1.0 else "none")  # llama.cpp's default
     if kind not in ("none", "linear") or "rope_freqs.weight" in file.tensors:
-        raise RocketError(f"{file.path}: rotary scaling {kind!r} is not implemented; none and linear are")
-    scale = float(get("rope.scaling.factor", 1.0)) if kind == "linear" else 1.0
-    try:
-        if family == "llama":
-            return Config("llama", **sizes, rope_theta=theta, rope_scale=scale, tied=tied)
-        # llama.cpp's gemma3 graph: every sixth layer is full, local layers turn by base 10,000 unless the file
-        # says otherwise, and queries are scaled by the head width's root, except in the 27B model (62 layers).
-        local = tuple(n for n in range(sizes["layers"]) if (n + 1) % int(get("attention.sliding_window_pattern", 6)))
-        scalar = sizes["D"] / heads if sizes["layers"] == 62 else sizes["H"]
-        return gemma3(
-            sizes, local, window=int(get("attention.sliding_window")), theta=theta, scale=scale,
-            theta_local=float(get("rope.freq_base_swa", 10_000.0)), query_scale=float(scalar) ** -0.5, tied=tied,
-        )  # fmt: skip
-    except ValueError as e:
-        raise RocketError(f"{file.path}: {e}") from None
+        raise ValueError(f"rotary scaling {kind!r} is not implemented; none and linear are")
+    scale = factor if kind == "linear" else 1.0
+    expected = {
+        "rope.dimension_count": sizes["H"],
+        "attention.value_length": sizes["H"],
+        "attention.scale": 0.0,
+        "attn_logit_softcapping": 0.0,
+        "final_logit_softcapping": 0.0,
+    }
+    for key, value in expected.items():
+        if get(key, value) != value:
+            raise ValueError(f"{family}.{key} is {get(key)}, which is not implemented; only {value} is")
+    if family == "llama":
+        return Config("llama", **sizes, rope_theta=theta, rope_scale=scale, tied=tied)
+    # llama.cpp's gemma3 graph: every sixth layer is full, local layers turn by base 10,000 unless the file
+    # says otherwise, and queries are scaled by the head width's root, except in the 27B model (62 layers).
+    local = tuple(n for n in range(sizes["layers"]) if (n + 1) % int(get("attention.sliding_window_pattern", 6)))
+    scalar = sizes["D"] / heads if sizes["layers"] == 62 else sizes["H"]
+    return gemma3(
+        sizes, local, window=int(get("attention.sliding_window")), theta=theta, scale=scale,
+        theta_local=float(get("rope.freq_base_swa", 10_000.0)), query_scale=float(scalar) ** -0.5, tied=tied,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ one at a time and go to the device at once, so memory holds the model and one te
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from flax import nnx
 
 from rocketjax.errors import RocketError
-from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
+from rocketjax.judge.config import MALFORMED, Config, read_gguf_config, read_hf_config
 from rocketjax.judge.model import Transformer
+from rocketjax.judge.source import sha256_of
 from rocketjax.judge.weights import Container, match, parameter, table
 from rocketjax.prompt.gguf_file import GGUF, read_gguf
 from rocketjax.prompt.tokenizer import load_tokenizer
@@ -28,7 +31,6 @@ from rocketjax.prompt.tokenizer import load_tokenizer
 Dtype = Literal["f32", "bf16"]
 OURS = "rocketjax.json"
 FORMAT = 1
-CHUNK = 1 << 24
 
 
 def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
@@ -53,20 +55,15 @@ def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
 def weights_sha256(path: Path) -> str:
     """A hash of the bytes of the weight files: of the file itself, or of the names and hashes of several."""
     if path.is_file():
-        return file_sha256(path)
+        return sha256_of(path)
     root = path / "weights" if (path / OURS).exists() else path
     files = [f for f in sorted(root.rglob("*")) if f.is_file()] if root != path else safetensors_files(path)
     if len(files) == 1:
-        return file_sha256(files[0])
+        return sha256_of(files[0])
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(root).as_posix()} {file_sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(root).as_posix()} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -135,7 +132,7 @@ def safetensors(folder: Path) -> tuple[Shapes, Read]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in safetensors_files(folder):
         try:
-            opened = safe_open(file, framework="flax")
+            opened = safe_open(file, framework="numpy")
         except (OSError, SafetensorError) as e:
             raise RocketError(f"{file}: is no whole safetensors file ({e})") from None
         for name in opened.keys():  # noqa: SIM118 - not a dict
@@ -164,7 +161,7 @@ def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:
         if not info.shape or info.shape[-1] % block:
             raise RocketError(f"{file.path}: tensor {name!r} of shape {info.shape} cannot be {kind.name}")
         rows[name] = (kind, info.shape[-1] // block * length)
-        if info.offset + int(np.prod(info.shape[:-1])) * rows[name][1] > size:
+        if info.offset + math.prod(info.shape[:-1]) * rows[name][1] > size:
             raise RocketError(f"{file.path}: is cut off; tensor {name!r} ends behind the end of the file")
 
     def read(name: str) -> np.ndarray:
@@ -174,7 +171,8 @@ def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:
         try:
             if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
                 plain = np.float32 if kind == GGMLQuantizationType.F32 else np.float16
-                return np.asarray(data.view(plain), np.float32)
+                # A copy: the array must not change when the file does.
+                return np.array(data.view(plain), np.float32)
             return np.asarray(dequantize(np.asarray(data), kind), np.float32)
         except NotImplementedError:
             raise RocketError(f"{file.path}: tensor {name!r} is {kind.name}, which cannot be dequantised") from None
@@ -203,12 +201,11 @@ def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
         about = json.loads((folder / OURS).read_text("utf-8"))
         if about["format"] != FORMAT:
             raise RocketError(f"{folder / OURS}: format {about['format']!r}, this version reads {FORMAT}")
-        values = about["config"]
-        config = Config(**{**values, "local_layers": tuple(values["local_layers"])})
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        config = msgspec.convert(about["config"], Config)
+    except (OSError, KeyError, *MALFORMED) as e:  # msgspec's errors are ValueErrors
         raise RocketError(f"{folder / OURS}: is no judge's config ({e})") from None
     graph, structure, paths = abstract(config)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(path, dtype), sharding=device)
         for path, leaf in paths.items()
@@ -233,8 +230,21 @@ def convert(source: Path, output: Path, dtype: Dtype) -> None:
         temporary.mkdir(parents=True)
         load_tokenizer(source).save(temporary)
         save_orbax(model, temporary, sha256)
+        for file in temporary.rglob("*"):
+            sync(file)
+        sync(temporary)
         os.replace(temporary, output)
+        sync(output.parent)
     except OSError as e:
         raise RocketError(f"{output}: cannot be written ({e})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Asks the system to bring a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

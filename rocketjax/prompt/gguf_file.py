@@ -46,7 +46,7 @@ def read_gguf(path: str | Path) -> GGUF:
             return Header(path, data).read()
     except OSError as e:
         raise RocketError(f"{path}: cannot be read ({e.strerror})") from None
-    except (KeyError, ValueError, struct.error) as e:
+    except (KeyError, TypeError, ValueError, ArithmeticError, struct.error) as e:
         raise RocketError(f"{path}: is a broken GGUF file ({e})") from None
 
 

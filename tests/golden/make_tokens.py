@@ -3,11 +3,13 @@
     pip install transformers==5.23.0 torch==2.13.0 gguf==0.19.0 xllamacpp==2026.10.11549
     python tests/golden/make_tokens.py WEIGHTS    # a folder with both .gguf files; about a minute
 
-writes tokens_smollm2.json and tokens_gemma3.json beside this file. Both peers read the same .gguf and neither
+writes tokens_smollm2.json, tokens_gemma3.json and words.json beside this file. Both peers read the same .gguf and neither
 shares code with `rocketjax.prompt.tokenizer` except the `tokenizers` library under transformers. They must agree
 on every text except those of DIFFER, with one correction: transformers 5.23 does not know the word rule "smollm"
 and falls back on GPT-2's, which keeps digits together, so the Digits step of SmolLM2's own tokenizer.json is put
 in front here.
+
+words.json holds how transformers cuts the texts into words for the rules that no real model here uses.
 
 `texts` hold no delimiter. `untrusted` do: their ids are llama.cpp's with `parse_special` off, which reads
 control tokens as text.
@@ -22,7 +24,8 @@ from pathlib import Path
 import tokenizers
 import transformers
 import xllamacpp
-from tokenizers import pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 HERE = Path(__file__).parent
 FILES = {"smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma3": "gemma-3-270m-q4_k_m.gguf"}
@@ -146,7 +149,20 @@ def hugging_face(path: Path, name: str) -> list[list[int]]:
     return [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
 
 
+def words(rule: str) -> list[list[str]]:
+    """The words of the texts, in GPT-2's byte alphabet."""
+    if rule == "gpt2":
+        cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[rule]), "isolated")
+        cut = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return [[word for word, _ in cut.pre_tokenize_str(text)] for text in TEXTS if len(text) < 200]
+
+
 def main(weights: Path) -> None:
+    cuts = {rule: words(rule) for rule in ("gpt2", "llama-bpe", "qwen2")}
+    texts = [text for text in TEXTS if len(text) < 200]
+    (HERE / "words.json").write_text(json.dumps({"texts": texts, "words": cuts}, indent=0) + "\n")
     versions = {m.__name__: getattr(m, "__version__", "") for m in (transformers, tokenizers, xllamacpp)}
     for name, file in FILES.items():
         ids = llama_cpp(weights / file)
