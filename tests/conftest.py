@@ -1,6 +1,7 @@
 """Eight fake CPU devices for every test, a compile cache for the session, and the real judges' weights."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,8 +14,10 @@ from rocketjax.errors import RocketError
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests make many small programs again and again; a cache of their own keeps the user's clean.
-CACHE = Path(os.environ.get("ROCKETJAX_TEST_COMPILE_CACHE") or tempfile.mkdtemp(prefix="rocketjax-xla-"))
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
+# The first process of a round makes it; the others inherit its environment.
+CACHE = os.environ.get("ROCKETJAX_TEST_XLA") or tempfile.mkdtemp(prefix="rocketjax-xla-")
+os.environ["ROCKETJAX_TEST_XLA"] = CACHE
+jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -44,3 +47,9 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def gemma3_gguf() -> Path:
     return fetched(real_weights.gemma3)
+
+
+def pytest_sessionfinish(session) -> None:
+    """The round's compile cache goes when its last process does."""
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(CACHE, ignore_errors=True)

@@ -66,7 +66,7 @@ def test_packed_equals_separate(local):
         responses = [prompter.prompts(bench, session, model).sequences for model in bench.models]
         flat = [s for response in responses for s in response]
         for row in pack_query(responses, 2048, judge.model.config.window):
-            packed = grader([row])
+            (packed,) = grader([row])
             for leaf, owners in enumerate(row.owners):
                 single = alone(judge.model, chain(flat[owners[0]]))
                 for a, b in zip(packed, single, strict=True):
@@ -150,8 +150,7 @@ def test_one_device_and_eight_agree_bit_for_bit():
     for group in rows.values():
         results = []
         for grader in graders:
-            size = grader.rows(group[0].length)
-            parts = [grader(group[i : i + size]) for i in range(0, len(group), size)]
+            parts = grader(group)
             results.append(
                 [np.concatenate([np.asarray(p[k]) for p in parts])[: len(group)] for k in range(len(VALUES))]
             )

@@ -159,7 +159,7 @@ def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
     """
     waiting: dict[int, list[tuple[Job, PackedRow]]] = {}
     open_jobs: deque[Job] = deque()
-    flying: deque[tuple[list[tuple[Job, PackedRow]], Answers]] = deque()
+    flying: deque[tuple[list[tuple[Job, PackedRow]], list[Answers]]] = deque()
 
     def send(length: int) -> None:
         pairs = waiting.pop(length)
@@ -174,7 +174,7 @@ def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
     def land() -> Iterator[Job]:
         pairs, answers = flying.popleft()
         begun = time.perf_counter()
-        values = np.stack([np.asarray(a) for a in answers], axis=-1)
+        values = np.concatenate([np.stack([np.asarray(a) for a in call], axis=-1) for call in answers])
         work.compute += time.perf_counter() - begun
         for r, (job, row) in enumerate(pairs):
             for leaf, owners in enumerate(row.owners):
@@ -194,7 +194,7 @@ def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
         for row in job.rows:
             queue = waiting.setdefault(row.length, [])
             queue.append((job, row))
-            if len(queue) == grader.rows(row.length):
+            if len(queue) == grader.batch(row.length):
                 send(row.length)
             while len(flying) > 1:
                 yield from land()

@@ -1,7 +1,7 @@
 """The jitted step: a batch of packed rows in, answers at their leaves out.
 
-Rows are spread over the mesh's data axis and each device runs its rows in groups of fixed size one after the
-other, so what is computed for a row does not depend on how many rows or devices there are.
+The program of a bucket computes one group of rows on every device of the mesh's data axis; a larger batch is
+several calls in a row. So what is computed for a row does not depend on how many rows or devices there are.
 
 Axes: R rows of a batch, T tokens of a row, L leaves.
 """
@@ -69,8 +69,13 @@ class Grader:
         yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
 
         def device_step(model: Transformer, rows: Row) -> Answers:
-            size = group_rows(rows.token_T.shape[1], self.platform)
-            return jax.lax.map(lambda row: answers(model(row), yes, no), rows, batch_size=size if size > 1 else None)
+            def one(row: Row) -> Answers:
+                return answers(model(row), yes, no)
+
+            if len(rows.token_T) > 1:
+                return jax.vmap(one)(rows)
+            # Neither `vmap` nor `lax.map` for a single row: XLA's CPU backend runs a loop's body on one thread.
+            return jax.tree.map(lambda x: x[None], one(Row(*(x[0] for x in rows))))
 
         data = PartitionSpec("data")
         self.step = jax.jit(
@@ -78,16 +83,24 @@ class Grader:
         )
 
     def rows(self, length: int) -> int:
-        """Rows of a batch of this row length: a whole number of groups on every device."""
-        group = group_rows(length, self.platform)
-        groups = 1 if self.batch_rows is None else -(-self.batch_rows // group)
-        return groups * group * self.mesh.shape["data"]
+        """Rows of one call of the program: a group on every device."""
+        return group_rows(length, self.platform) * self.mesh.shape["data"]
 
-    def __call__(self, rows: list[PackedRow]) -> Answers:
-        """Answers for rows of one length, at most `self.rows(length)` of them; the rest of the batch is padding.
+    def batch(self, length: int) -> int:
+        """Rows that are worth collecting before they are sent: one call's, or `batch_rows` per device."""
+        calls = 1 if self.batch_rows is None else -(-self.batch_rows // group_rows(length, self.platform))
+        return calls * self.rows(length)
+
+    def __call__(self, rows: list[PackedRow]) -> list[Answers]:
+        """Answers for rows of one length, a call for every `self.rows(length)` of them; the last is padded.
 
         Returns f32[R, L] arrays that may still be computing.
         """
+        size = self.rows(rows[0].length)
+        return [self.call(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+    def call(self, rows: list[PackedRow]) -> Answers:
+        """One call of the program of this length, compiled when it is first needed."""
         length = rows[0].length
         batch = stack(rows, self.rows(length))
         put = jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data")))

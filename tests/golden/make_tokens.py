@@ -3,13 +3,13 @@
     pip install transformers==5.23.0 torch==2.13.0 gguf==0.19.0 xllamacpp==2026.10.11549
     python tests/golden/make_tokens.py WEIGHTS    # a folder with both .gguf files; about a minute
 
-writes tokens_smollm2.json, tokens_gemma3.json and words.json beside this file. Both peers read the same .gguf and neither
-shares code with `rocketjax.prompt.tokenizer` except the `tokenizers` library under transformers. They must agree
-on every text except those of DIFFER, with one correction: transformers 5.23 does not know the word rule "smollm"
-and falls back on GPT-2's, which keeps digits together, so the Digits step of SmolLM2's own tokenizer.json is put
-in front here.
+writes tokens_smollm2.json, tokens_gemma3.json and words.jsonl beside this file. Both peers read the same .gguf
+and neither shares code with `rocketjax.prompt.tokenizer` except the `tokenizers` library under transformers. They
+must agree on every text except those of DIFFER, with one correction: transformers 5.23 does not know the word rule
+"smollm" and falls back on GPT-2's, which keeps digits together, so the Digits step of SmolLM2's own tokenizer.json
+is put in front here.
 
-words.json holds how transformers cuts the texts into words for the rules that no real model here uses.
+words.jsonl holds how transformers cuts the texts into words for the rules that no real model here uses.
 
 `texts` hold no delimiter. `untrusted` do: their ids are llama.cpp's with `parse_special` off, which reads
 control tokens as text.
@@ -99,6 +99,8 @@ TEXTS = [
 ]
 (LACKS,) = [text for text in TEXTS if text.startswith("bytes that SmolLM2")]
 (STRIKE,) = [text for text in TEXTS if "</s>" in text]
+RULES = ("gpt2", "llama-bpe", "qwen2")
+SHORT = [text for text in TEXTS if len(text) < 200]
 DIFFER = {
     # SentencePiece takes the longest run of spaces that is an entry first, as llama.cpp does; transformers merges.
     ("gemma3", " " * 40): "llama.cpp",
@@ -156,13 +158,13 @@ def words(rule: str) -> list[list[str]]:
     else:
         split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[rule]), "isolated")
         cut = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    return [[word for word, _ in cut.pre_tokenize_str(text)] for text in TEXTS if len(text) < 200]
+    return [[word for word, _ in cut.pre_tokenize_str(text)] for text in SHORT]
 
 
 def main(weights: Path) -> None:
-    cuts = {rule: words(rule) for rule in ("gpt2", "llama-bpe", "qwen2")}
-    texts = [text for text in TEXTS if len(text) < 200]
-    (HERE / "words.json").write_text(json.dumps({"texts": texts, "words": cuts}, indent=0) + "\n")
+    cuts = [words(rule) for rule in RULES]
+    rows = [dict(zip(("text", *RULES), row, strict=True)) for row in zip(SHORT, *cuts, strict=True)]
+    (HERE / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     versions = {m.__name__: getattr(m, "__version__", "") for m in (transformers, tokenizers, xllamacpp)}
     for name, file in FILES.items():
         ids = llama_cpp(weights / file)
