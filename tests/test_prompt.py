@@ -82,8 +82,9 @@ def test_base_models_get_a_cue():
     assert out.endswith("Question: Is it 4?\nAnswer:") and "<" not in out.replace("<query>", "")[:5]
 
 
-def test_owner_default_system_turn_is_kept_where_the_template_has_none():
-    source = "{{ '<|im_start|>system\\nYou are SmolLM<|im_end|>\\n' }}{{'<|im_start|>'}}"
+@pytest.mark.parametrize("newline", ["\n", "\\n"])
+def test_owner_default_system_turn_is_kept_where_the_template_has_none(newline):
+    source = f"{{{{ '<|im_start|>system{newline}You are SmolLM<|im_end|>{newline}' }}}}{{{{'<|im_start|>'}}}}"
     prompter = Prompter(ByteTokenizer(source), ROCKETEVAL, 10_000)
     out = text(prompter, prompter.prompts(bench(), "q", "m").sequences[0])
     assert out.startswith("<|im_start|>system\nYou are SmolLM<|im_end|>\n<|im_start|>user\n# Instruction")

@@ -72,7 +72,8 @@ def chat_format(tokenizer: Tokenizer) -> Chat:
     if source is None:
         return Chat("plain", plain)
     if "<|im_start|>" in source:
-        found = re.search(r"<\|im_start\|>system\\n([^{}'\"]+?)<\|im_end\|>", source)
+        # The template's text has the line break either as such or as jinja's escape.
+        found = re.search(r"<\|im_start\|>system(?:\\n|\n)([^{}'\"]+?)<\|im_end\|>", source)
         return chatml(found.group(1).replace("\\n", "\n") if found else "")
     if "<start_of_turn>" in source:
         return Chat("gemma", gemma)
