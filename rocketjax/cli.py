@@ -42,7 +42,7 @@ screen = Console(stderr=True, highlight=False)
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made by rocketjax grade.")]
 JudgeOpt = Annotated[
     str | None,
-    typer.Option("--judge", "--model", "-j", metavar="J", help="Folder, .gguf file or org/name[@revision] on the "
+    typer.Option("--judge", "--model", "-j", metavar="J", help="Folder, .gguf file or org/name@revision on the "
                  "Hugging Face hub. Left out: the embedded default, SmolLM2-135M-Instruct."),
 ]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -176,6 +176,10 @@ def run_grading(
     return MISSING if missing else DONE
 
 
+UNTUNED = (
+    "The default judge is not tuned yet and so answers little better than a coin; this shows how a run works, "
+    "not how good the responders are."
+)
 LOW_MASS = 0.1  # P(Yes) + P(No) below this: the judge had something else to say
 EXCLUDED = {
     "no_checklist": "queries without a checklist",
@@ -342,6 +346,8 @@ def demo(
         model = row["model"]
         table.add_row(str(row["rank"]), model, f"{row['score']:.2f}", f"{truth[model]:.2f}", str(place[model]))
     Console().print(table)
+    if judge is None:
+        say(UNTUNED)
     raise typer.Exit(code)
 
 
