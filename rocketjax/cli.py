@@ -95,7 +95,10 @@ def grade(
         int | None, typer.Option(min=1, help="Longest prompt. Default: the judge's context, at most 8192.")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(metavar="N|auto", help="Rows per device and call; changes speed, never a grade.")
+        str,
+        typer.Option(
+            metavar="N|auto", help="Rows per device to collect before they are sent; changes speed, never a grade."
+        ),
     ] = "auto",
     resume: ResumeOpt = False,
     overwrite: OverwriteOpt = False,

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 import rocketjax
@@ -87,16 +88,19 @@ def plan(benchmark: Benchmark, shard_items: int) -> list[Shard]:
     return shards
 
 
+@dataclass(eq=False)
 class Job:
-    """One shard on its way: its items, their answers so far, and how many rows are still out."""
+    """One shard on its way: its items, their answers so far, its rows, and how many of them are still out."""
 
-    def __init__(self, shard: Shard, keys: list[tuple[str, str, int]]) -> None:
-        self.shard, self.keys = shard, keys
-        self.values = np.full((len(keys), 4), np.nan, np.float32)
-        self.status = [OK] * len(keys)
-        self.truncated = np.zeros(len(keys), np.int32)
-        self.rows: list[PackedRow] = []
-        self.pending = 0
+    shard: Shard
+    keys: list[tuple[str, str, int]]  # session, model, item
+    status: list[str]
+    truncated: npt.NDArray[np.int32]
+    rows: list[PackedRow]
+
+    def __post_init__(self) -> None:
+        self.values = np.full((len(self.keys), 4), np.nan, np.float32)  # as in `Answers`
+        self.pending = len(self.rows)
 
     def table(self) -> pa.Table:
         """The grades of the shard. Where the status is not ok, the numbers are null, never a stand-in."""
@@ -118,7 +122,7 @@ class Job:
 def prepare(shard: Shard, benchmark: Benchmark, prompter: Prompter, window: int, work: Work) -> Job:
     """Renders, encodes and packs one shard."""
     keys: list[tuple[str, str, int]] = []
-    job = Job(shard, keys)
+    rows: list[PackedRow] = []
     status: list[str] = []
     truncated: list[int] = []
     longest = row_lengths(prompter.max_tokens)[-1]
@@ -145,11 +149,8 @@ def prepare(shard: Shard, benchmark: Benchmark, prompter: Prompter, window: int,
             work.naive_tokens += sum(map(len, made.sequences))
         for row in pack_query(responses, longest, window):
             owners = tuple(tuple(places[i] for i in ids) for ids in row.owners)
-            job.rows.append(dataclasses.replace(row, owners=owners))
-    job.values = np.full((len(keys), 4), np.nan, np.float32)
-    job.status, job.truncated = status, np.asarray(truncated, np.int32)
-    job.pending = len(job.rows)
-    return job
+            rows.append(dataclasses.replace(row, owners=owners))
+    return Job(shard, keys, status, np.asarray(truncated, np.int32), rows)
 
 
 def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
@@ -252,10 +253,11 @@ class Judge:
     ) -> Run:
         """Grades every item of every response and returns the run.
 
-        `output` is the run's folder (a new temporary one if None). `limit` takes the first queries only, `models`
-        some of the models. A prompt over `max_tokens` (default: the judge's context, at most 8,192) is treated by
-        `overflow`. `mode` says what to do with a run that is there. `batch_rows` rows go to each device at once;
-        it changes speed, never a grade. Raises RocketError for bad input; what was committed before stays.
+        `output` is the run's folder (a new temporary one if None). `limit` takes the first queries only, `models` some
+        of the models. A prompt over `max_tokens` (default: the judge's context, at most 8,192) is treated by
+        `overflow`. `mode` says what to do with a run that is there. `batch_rows` rows per device are collected before
+        they are sent; it changes speed, never a grade. Raises RocketError for bad input; what was committed before
+        stays.
         """
         begun = time.perf_counter()
         benchmark = benchmark.select(models, limit)
