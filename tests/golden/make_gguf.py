@@ -77,7 +77,6 @@ def gguf_types(model: Path) -> list[int]:
     pieces = SentencePieceProcessor(model_file=str(model))
     kinds = []
     for i in range(len(pieces)):
-        text = pieces.id_to_piece(i)
         if pieces.is_unknown(i):
             kinds.append(TYPES.UNKNOWN)
         elif pieces.is_control(i):
@@ -85,9 +84,8 @@ def gguf_types(model: Path) -> list[int]:
         elif pieces.is_byte(i):
             kinds.append(TYPES.BYTE)
         else:
-            # a score of zero is what the trainer gives to user-defined symbols, and to the first merge
-            kinds.append(TYPES.USER_DEFINED if i < 26 and pieces.get_score(i) == 0 else TYPES.NORMAL)
-        assert text
+            # the trainer puts the user-defined symbols first, after the four specials, and scores them zero
+            kinds.append(TYPES.USER_DEFINED if i < 4 + 22 and pieces.get_score(i) == 0 else TYPES.NORMAL)
     return kinds
 
 
