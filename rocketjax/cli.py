@@ -305,8 +305,45 @@ def convert(
     from rocketjax.judge import locate
 
     checkpoint = locate(source, say)
-    convert_judge(checkpoint.path, output, dtype)
+    convert_judge(checkpoint, output, dtype)
     say(f"wrote {output} from {checkpoint.origin}")
+
+
+@app.command("import")
+def import_(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="alpacaeval, hellobench, infobench, judgebench, llmbar, "
+            "mtbench, pandalm, prometheus, realsumm, structflowbench or wildbench.",
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder as its authors publish it.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The benchmark's folder to make.")],
+    item: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The one question about responses without a checklist.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the import that is there.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Turns a public data set into a benchmark with its labels.
+
+    Example: rocketjax import llmbar LLMBar/Dataset bench/llmbar
+    """
+    from rocketjax.bench import import_benchmark
+
+    imported = import_benchmark(name, path, output, item=item, overwrite=overwrite)
+    if as_json:
+        print_json({field: getattr(imported, field) for field in imported.__struct_fields__})
+        return
+    say(
+        f"wrote {output}: {imported.sessions:,} queries with {imported.items:,} items, "
+        f"{imported.responses:,} responses of {imported.models:,} responders, {imported.scores:,} scores; "
+        f"labels of items: {imported.yes:,} yes, {imported.no:,} no, {imported.undecided:,} undecided"
+    )
+    for reason, count in imported.left_out.items():
+        say(f"left out: {count:,} {reason.replace('_', ' ')}")
 
 
 @app.command()

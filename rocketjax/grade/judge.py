@@ -22,7 +22,7 @@ from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
 from rocketjax.grade.run import FORMAT, GRADES, OK, Mode, Run, write_json
 from rocketjax.grade.step import Answers, Grader, group_rows
-from rocketjax.judge import Transformer, cache_dir, load_model, locate
+from rocketjax.judge import Transformer, cache_dir, load_judge, locate
 from rocketjax.prompt import (
     OVERFLOWS,
     Overflow,
@@ -216,10 +216,17 @@ class Judge:
     """A model with its tokenizer, ready to grade. Make one with `Judge.load`."""
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, origin: str, sha256: str, dtype: Dtype, path: Path
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        origin: str,
+        sha256: str,
+        dtype: Dtype,
+        path: Path,
+        adapted: bool = False,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.origin, self.sha256, self.dtype, self.path = origin, sha256, dtype, path
+        self.origin, self.sha256, self.dtype, self.path, self.adapted = origin, sha256, dtype, path, adapted
 
     @classmethod
     def load(cls, name: str | None = None, dtype: Dtype = "f32", say: Callable[[str], None] | None = None) -> "Judge":
@@ -233,8 +240,9 @@ class Judge:
             raise RocketError(f"unknown dtype {dtype!r}; there are: {', '.join(get_args(Dtype))}")
         use_compile_cache()
         checkpoint = locate(name, say)
-        model, sha256 = load_model(checkpoint.path, dtype)
-        return cls(model, load_tokenizer(checkpoint.path), checkpoint.origin, sha256, dtype, checkpoint.path)
+        model, sha256 = load_judge(checkpoint, dtype)
+        tokenizer, adapted = load_tokenizer(checkpoint.path), checkpoint.adapter is not None
+        return cls(model, tokenizer, checkpoint.origin, sha256, dtype, checkpoint.path, adapted)
 
     def grade(
         self,

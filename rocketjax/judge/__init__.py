@@ -1,11 +1,24 @@
 """A config and weights into one Flax NNX `Transformer` with tree attention, for all families."""
 
+from rocketjax.judge.adapter import (
+    TARGETS,
+    Card,
+    adapter_paths,
+    init_adapter,
+    init_eva,
+    load_adapter,
+    merge,
+    save_adapter,
+)
 from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
-from rocketjax.judge.load import convert, load_model, weights_sha256
-from rocketjax.judge.model import Row, Transformer
-from rocketjax.judge.source import Checkpoint, cache_dir, find_default, locate
+from rocketjax.judge.load import load_model, save_judge, weights_sha256
+from rocketjax.judge.model import Adapter, Kernel, LowRank, Row, Transformer
+from rocketjax.judge.serve import convert, load_judge
+from rocketjax.judge.source import BASE, Checkpoint, cache_dir, find_default, locate
 
 __all__ = [
-    "Checkpoint", "Config", "Row", "Transformer", "cache_dir", "convert", "find_default", "load_model", "locate",
-    "read_gguf_config", "read_hf_config", "weights_sha256",
+    "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Kernel", "LowRank", "Row", "Transformer",
+    "adapter_paths", "cache_dir", "convert", "find_default", "init_adapter", "init_eva", "load_adapter", "load_judge",
+    "load_model", "locate", "merge", "read_gguf_config", "read_hf_config", "save_adapter", "save_judge",
+    "weights_sha256",
 ]  # fmt: skip

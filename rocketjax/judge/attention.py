@@ -13,10 +13,12 @@ Axes: T tokens of a row, S queries (tokens of the row at `index_S`), N query hea
 H head width.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 BLOCK = 128  # tokens in a block of queries and of keys; a row's length is a multiple of it
@@ -37,10 +39,34 @@ def visible(index_S: Array, key_T: Array, tree: Tree, local: bool) -> Array:
     return seen & (j >= tree.start_T[index_S][:, None]) if local else seen
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def products(a: Array, b: Array, spec: str) -> Array:
-    """A contraction with operands in the dtype of `b` and the result in f32 (exact f32 stays exact)."""
+    """A contraction with operands in the dtype of `b` and the result in f32 (exact f32 stays exact).
+
+    Its cotangent is rounded to the dtype of `b` too: JAX's own rule would contract the f32 cotangent of an f32
+    result in f32, at half the speed or less. Every letter of `spec` stands in two of its three terms.
+    """
     precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else None
     return jnp.einsum(spec, a.astype(b.dtype), b, preferred_element_type=jnp.float32, precision=precision)
+
+
+def products_forward(a: Array, b: Array, spec: str) -> tuple[Array, tuple[Array, Array, Array]]:
+    # Zero-size, only its dtype is wanted: what the cotangent of `a` must be cast to.
+    return products(a, b, spec), (a.astype(b.dtype), b, jnp.zeros(0, a.dtype))
+
+
+def products_backward(spec: str, kept: tuple[Array, Array, Array], d_out: Array) -> tuple[Array, Array]:
+    a, b, like = kept
+    terms, out = spec.split("->")
+    left, right = terms.split(",")
+    d_out = d_out.astype(b.dtype)
+    d_a = products(d_out, b, f"{out},{right}->{left}")
+    # `a` first: XLA's CPU backend has no bf16 product whose result begins with the second operand's axis.
+    d_b = products(a, d_out, f"{left},{out}->{right}")
+    return d_a.astype(like.dtype), d_b.astype(b.dtype)
+
+
+products.defvjp(products_forward, products_backward)
 
 
 def plain(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool) -> Array:
@@ -52,6 +78,90 @@ def plain(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, 
     seen_ST = visible(index_S, jnp.arange(T), tree, local)
     p = jax.nn.softmax(jnp.where(seen_ST, logits, MASKED), axis=-1)
     return products(p, v_TKH, "kgst,tkh->skgh").reshape(S, N, H)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def chunked(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool) -> Array:
+    """`plain` for queries at every token (S = T), by chunks of them, each against the keys up to its own end.
+
+    Shapes are static, so it has a reverse mode, which `blocked` (a loop of unknown length) has not. Gradients
+    follow Dao et al. 2022, appendix B.2: the weights are computed again from the log-sum-exp that is kept.
+    """
+    out_SNH, _ = chunked_forward(q_SNH, k_TKH, v_TKH, tree, local)
+    return out_SNH
+
+
+def by_key_head(x_SNH: Array, K: int) -> Array:
+    """[S, N, H] -> [K, G, S, H]: the queries of each key head side by side."""
+    S, N, H = x_SNH.shape
+    return x_SNH.reshape(S, K, N // K, H).transpose(1, 2, 0, 3)
+
+
+def by_token(x_KGSH: Array) -> Array:
+    """[K, G, S, H] -> [S, N, H]."""
+    K, G, S, H = x_KGSH.shape
+    return x_KGSH.transpose(2, 0, 1, 3).reshape(S, K * G, H)
+
+
+def chunk_logits(q_KGSH: Array, k_KTH: Array, first: int, tree: Tree, local: bool) -> Array:
+    """f32[K, G, S, T] of the chunk of queries that begins at `first` against the first T keys, masked."""
+    K, G, S, H = q_KGSH.shape
+    T = k_KTH.shape[1]
+    logits = products(q_KGSH.reshape(K, G * S, H), k_KTH, "kmh,kth->kmt").reshape(K, G, S, T)
+    seen_ST = visible(first + jnp.arange(S), jnp.arange(T), tree, local)
+    return jnp.where(seen_ST[None, None], logits, MASKED)
+
+
+Kept = tuple[Array, Array, Array, Tree, Array, Array]
+
+
+def chunked_forward(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool) -> tuple[Array, Kept]:
+    T, K, H = k_TKH.shape
+    dtype = k_TKH.dtype
+    q_KGSH = by_key_head(q_SNH, K).astype(dtype)
+    k_KTH = k_TKH.transpose(1, 0, 2)
+    # A column of ones sums the weights in the product that uses them, so that they are read once.
+    v_KTJ = jnp.concatenate([v_TKH.transpose(1, 0, 2), jnp.ones((K, T, 1), dtype)], axis=-1)
+    out, lse = [], []
+    for first in range(0, T, BLOCK):
+        last = first + BLOCK
+        logits = chunk_logits(q_KGSH[:, :, first:last], k_KTH[:, :last], first, tree, local)
+        top = logits.max(axis=-1, keepdims=True)
+        p = jnp.exp(logits - top).astype(dtype).reshape(K, -1, last)
+        sums = products(p, v_KTJ[:, :last], "kmt,ktj->kmj").reshape(*logits.shape[:3], H + 1)
+        out.append(sums[..., :H] / sums[..., H:])
+        lse.append(top[..., 0] + jnp.log(sums[..., H]))
+    out_SNH = by_token(jnp.concatenate(out, axis=2))
+    return out_SNH, (q_SNH, k_TKH, v_TKH, tree, out_SNH, jnp.concatenate(lse, axis=2))
+
+
+def chunked_backward(local: bool, kept: Kept, d_SNH: Array) -> tuple[Array, Array, Array, Tree]:
+    q_SNH, k_TKH, v_TKH, tree, out_SNH, lse_KGS = kept
+    T, K, H = k_TKH.shape
+    dtype = k_TKH.dtype
+    q_KGSH, d_KGSH = (by_key_head(x, K).astype(dtype) for x in (q_SNH, d_SNH))
+    delta_KGS = by_key_head((d_SNH * out_SNH).sum(axis=-1, keepdims=True), K)[..., 0]
+    k_KTH, v_KTH = k_TKH.transpose(1, 0, 2), v_TKH.transpose(1, 0, 2)
+    d_q = []
+    # The head width in front of the keys: on a CPU the other order of this product takes twice the time.
+    d_k_KHT = d_v_KHT = jnp.zeros((K, H, T), jnp.float32)
+    for first in range(0, T, BLOCK):
+        last = first + BLOCK
+        q, d = q_KGSH[:, :, first:last], d_KGSH[:, :, first:last]
+        logits = chunk_logits(q, k_KTH[:, :last], first, tree, local)
+        p = jnp.exp(logits - lse_KGS[:, :, first:last, None])
+        q, d = q.reshape(K, -1, H), d.reshape(K, -1, H)
+        d_p = products(d, v_KTH[:, :last], "kmh,kth->kmt").reshape(p.shape)
+        d_logits = (p * (d_p - delta_KGS[:, :, first:last, None])).astype(dtype).reshape(K, -1, last)
+        d_q.append(products(d_logits, k_KTH[:, :last], "kmt,kth->kmh").reshape(*lse_KGS.shape[:2], BLOCK, H))
+        d_k_KHT = d_k_KHT.at[..., :last].add(products(q, d_logits, "kmh,kmt->kht"))
+        d_v_KHT = d_v_KHT.at[..., :last].add(products(d, p.astype(dtype).reshape(K, -1, last), "kmh,kmt->kht"))
+    no_tree = Tree(*(np.zeros(x.shape, jax.dtypes.float0) for x in tree))
+    d_k_TKH, d_v_TKH = (x.transpose(2, 0, 1).astype(dtype) for x in (d_k_KHT, d_v_KHT))
+    return by_token(jnp.concatenate(d_q, axis=2)), d_k_TKH, d_v_TKH, no_tree
+
+
+chunked.defvjp(chunked_forward, chunked_backward)
 
 
 class Schedule(NamedTuple):

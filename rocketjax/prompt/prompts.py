@@ -55,9 +55,15 @@ class Prompter:
         Raises RocketError for a prompt over `max_tokens` under `error`, and for one whose own wording and item
         leave no room at all.
         """
-        turns = benchmark.conversation(session_id, model)
-        response = benchmark.responses[model][session_id].text
-        items = benchmark.checklists[session_id].items
+        return self.render(
+            benchmark.conversation(session_id, model),
+            benchmark.responses[model][session_id].text,
+            benchmark.checklists[session_id].items,
+            f"session {session_id!r}, model {model!r}",
+        )
+
+    def render(self, turns: Sequence[Message], response: str, items: Sequence[str], where: str) -> Prompts:
+        """As `prompts`, for any conversation, response and items; `where` names them in errors."""
         turns, response, defused = self.defuse(turns, response)
         sequences = self.encode(turns, response, items)
         longest = max(map(len, sequences))
@@ -67,10 +73,10 @@ class Prompter:
             return Prompts(None, 0, defused)
         if self.overflow == "error":
             raise RocketError(
-                f"session {session_id!r}, model {model!r}: the prompt has {longest} tokens, the limit is "
+                f"{where}: the prompt has {longest} tokens, the limit is "
                 f"{self.max_tokens}. Choose --overflow truncate-middle or skip, or raise --max-tokens."
             )
-        return self.truncate(turns, response, items, defused, f"session {session_id!r}, model {model!r}")
+        return self.truncate(turns, response, items, defused, where)
 
     def defuse(self, turns: Sequence[Message], response: str) -> tuple[tuple[Message, ...], str, int]:
         """Conversation and response without imitations of the template's delimiters, and how many there were."""

@@ -1,0 +1,349 @@
+"""Sets whose labels are about whole responses: MT-Bench, AlpacaEval, Prometheus, WildBench."""
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from rocketjax.bench.importers.source import At, Draft, Source
+from rocketjax.bench.read import _NUMBER
+from rocketjax.bench.records import Message
+from rocketjax.errors import RocketError
+
+OWN_ANSWER = "<the responder's own answer: see chat_history in its response file>"
+
+
+def dialogue(turns: Sequence[str]) -> list[Message]:
+    """User turns with a placeholder between them, where every responder has an answer of its own."""
+    said = [Message("user", turns[0])] if turns else []
+    for turn in turns[1:]:
+        said += [Message("assistant", OWN_ANSWER), Message("user", turn)]
+    return said
+
+
+# MT-Bench
+
+
+class _MTQuestion(msgspec.Struct):
+    question_id: int | str
+    turns: list[str]
+
+
+class _MTChoice(msgspec.Struct):
+    turns: list[str | None]
+
+
+class _MTAnswer(msgspec.Struct):
+    question_id: int | str
+    choices: list[_MTChoice]
+
+
+class _MTJudgment(msgspec.Struct):
+    question_id: int | str
+    model: str
+    judge: list[str]
+    score: float
+    turn: int
+
+
+class _SessionChecklist(msgspec.Struct):
+    session_id: str
+    checklist: list[str]
+
+
+def mtbench(source: Source, draft: Draft, item: str) -> None:
+    """FastChat's question.jsonl, model_answer/, reference_answer/ (optional) and model_judgment/gpt-4_single.jsonl.
+
+    Session mt<id>_<turn>; checklists from an optional checklist.jsonl of {"session_id", "checklist"}, the generic
+    item elsewhere. Of several grades the last positive one counts. Adds "unknown_session", "unknown_model",
+    "no_score" (the judge's -1) and "earlier_grade".
+    """
+    checklists: dict[str, list[str]] = {}
+    if beside := source.optional("checklist"):
+        checklists = {row.session_id: row.checklist for _, row in source.rows(beside, _SessionChecklist)}
+    references: dict[str, dict[str, str | None]] = {}
+    for file in source.glob("reference_answer/*"):
+        author = source.name(file).rpartition("/")[2]
+        for _, answer in source.rows(file, _MTAnswer):
+            for t, text in enumerate(answer.choices[0].turns if answer.choices else (), start=1):
+                references.setdefault(f"mt{answer.question_id}_{t}", {})[author] = text
+    questions: dict[int | str, list[str]] = {}
+    for _, question in source.rows(source.one("question"), _MTQuestion):
+        questions[question.question_id] = question.turns
+        for t in range(1, len(question.turns) + 1):
+            session_id = f"mt{question.question_id}_{t}"
+            turns = dialogue(question.turns[:t])
+            draft.query(session_id, turns, checklists.get(session_id, [item]), references.get(session_id))
+    unknown = sum(session_id not in draft.queries for session_id in checklists)
+    if unknown:
+        draft.skip("unknown_session", unknown)
+    for file in source.all("model_answer/*"):
+        model = source.name(file).rpartition("/")[2]
+        for at, answer in source.rows(file, _MTAnswer):
+            asked = questions.get(answer.question_id)
+            given = answer.choices[0].turns if answer.choices else []
+            if asked is None:
+                draft.skip("unknown_session")
+                continue
+            if len(given) > len(asked):
+                raise at.error("choices[0].turns", f"has {len(given)} answers to {len(asked)} turns")
+            for t, text in enumerate(given, start=1):
+                before = given[: t - 1]
+                if f"mt{answer.question_id}_{t}" not in draft.queries:
+                    draft.skip("unknown_session")
+                elif any(earlier is None for earlier in before):
+                    draft.skip("no_response")  # what it answers to is not known
+                else:
+                    history = [x for said in zip(asked, before, strict=False) for x in said if x is not None]
+                    draft.response(f"mt{answer.question_id}_{t}", model, text, history)
+    graded = source.glob("model_judgment/*_single")
+    if not graded:
+        raise source.lacks("model_judgment/<judge>_single")
+    for file in graded:
+        grades: dict[tuple[str, str, str], float] = {}
+        for at, row in source.rows(file, _MTJudgment):
+            session_id = f"mt{row.question_id}_{row.turn}"
+            if not row.judge:
+                raise at.error("judge", "names no judge")
+            if row.model not in draft.responses:
+                draft.skip("unknown_model")
+            elif session_id not in draft.responses[row.model]:
+                draft.skip("unknown_session")
+            elif row.score <= 0:
+                draft.skip("no_score")
+            else:
+                key = session_id, row.model, row.judge[0]
+                if key in grades:
+                    draft.skip("earlier_grade")
+                grades[key] = row.score
+        for (session_id, model, judge), grade in grades.items():
+            draft.score(session_id, model, judge, grade)
+
+
+# AlpacaEval
+
+
+class _AlpacaOutput(msgspec.Struct):
+    instruction: str
+    output: str | None
+
+
+class _AlpacaAnnotation(msgspec.Struct):
+    instruction: str
+    output_1: str | None
+    output_2: str | None
+    generator_1: str
+    preference: float | None
+
+
+def alpaca(source: Source, draft: Draft, item: str) -> None:
+    """results/<model>/model_outputs.json and results/<model>/<annotator>/annotations.json.
+
+    The source has no ids: a session's is the SHA-256 of its instruction, 16 digits. `preference` is from 1 (the
+    baseline's answer) to 2 (the model's), 0 or 1.5 a tie; the score is 1 + 9 (preference - 1). Adds
+    "unknown_session", "no_score" and "label_of_another_output" (another answer was compared than is in the outputs).
+    """
+    pattern = "results/*/" if (source.root / "results").is_dir() else "*/"
+    ids: dict[str, str] = {}
+    for file in source.all(pattern + "model_outputs"):
+        model = file.parent.name
+        for _, row in source.rows(file, _AlpacaOutput):
+            session_id = ids.setdefault(row.instruction, hashlib.sha256(row.instruction.encode()).hexdigest()[:16])
+            if draft.query(session_id, row.instruction, [item]):
+                draft.response(session_id, model, row.output)
+    for file in source.glob(pattern + "*/annotations"):
+        annotator, model = file.parent.name, file.parent.parent.name
+        for at, label in source.rows(file, _AlpacaAnnotation):
+            answer = draft.responses.get(model, {}).get(ids.get(label.instruction, ""))
+            if answer is None:
+                draft.skip("unknown_session")
+            elif (label.output_2 or "").strip() != answer[0].strip():
+                draft.skip("label_of_another_output")
+            elif label.preference is None:
+                draft.skip("no_score")
+            else:
+                preference = label.preference or 1.5
+                if not 1 <= preference <= 2:
+                    raise at.error("preference", f"is {preference}", "it is from 1 to 2, or 0 for a tie")
+                session_id = ids[label.instruction]
+                draft.query(session_id, label.instruction, [item], {label.generator_1: label.output_1})
+                draft.score(session_id, model, annotator, 1 + 9 * (preference - 1))
+
+
+# Prometheus
+
+
+class _PrometheusRow(msgspec.Struct):
+    idx: int | str
+    instruction: str
+    gpt4_score: list[float | None]
+    response_source: str | None = None
+
+
+_PROMETHEUS = re.compile(
+    r".*?###The instruction to evaluate:\n(?P<instruction>.*?)\n\n?###Response to evaluate:\n(?P<response>.*?)\n\n?"
+    r"###Reference Answer \(Score 5\):\n(?P<reference>.*?)\n\n?###Score Rubrics:\s*\[(?P<criterion>[^\n]*)\]\s*\n.*",
+    re.DOTALL,
+)
+_PREVIOUS = re.compile(
+    r"Here is a previous dialogue[^\n]*\nUser: (.*?)\n\nAssistant: ?(.*)\n\nUser: (.*?)\n\nAssistant:\s*", re.DOTALL
+)
+
+
+def prometheus(source: Source, draft: Draft, item: str) -> None:
+    """eval/benchmark/data/{vicuna_eval,mt_bench_eval}.json: an instruction, rubric and reference, GPT-4's 1 to 5.
+
+    Session <file>_<idx>, with a number behind it where one idx stands for several instructions. Where the
+    instruction is a dialogue, the responder's own first answer in it is its history. Adds "no_score".
+    """
+    for file in source.files("**/*_eval", "vicuna_eval or mt_bench_eval"):
+        stem = source.name(file).rpartition("/")[2]
+        known: dict[str, list[tuple[str, ...]]] = {}
+        answered: dict[str, int] = {}
+        for at, row in source.rows(file, _PrometheusRow):
+            parts = _PROMETHEUS.fullmatch(row.instruction)
+            if parts is None:
+                wanted = "###The instruction to evaluate, ###Response, ###Reference Answer (Score 5), ###Score Rubrics"
+                raise at.error("instruction", "lacks a section", f"it has {wanted} with a [criterion]")
+            previous = _PREVIOUS.fullmatch(parts["instruction"])
+            asked = (previous[1], previous[3]) if previous else (parts["instruction"],)
+            variants = known.setdefault(f"{stem}_{row.idx}", [])
+            if (content := (*asked, parts["reference"], parts["criterion"])) not in variants:
+                variants.append(content)
+            number = variants.index(content) + 1
+            session_id = f"{stem}_{row.idx}" + (f"_{number}" if number > 1 else "")
+            criterion = f"Does the response meet this criterion? {parts['criterion'].strip()}"
+            if not draft.query(session_id, dialogue(asked), [criterion], {"prometheus": parts["reference"]}):
+                continue
+            answered[session_id] = answered.get(session_id, 0) + 1
+            model = row.response_source or f"responder-{answered[session_id]}"
+            history = (previous[1], previous[2]) if previous else ()
+            if not draft.response(session_id, model, parts["response"], history):
+                continue
+            grades = [grade for grade in row.gpt4_score if grade is not None]
+            if any(not 1 <= grade <= 5 for grade in grades):
+                raise at.error("gpt4_score", f"{row.gpt4_score} is not all from 1 to 5")
+            if grades:
+                draft.score(session_id, model, "gpt-4", sum(grades) / len(grades))
+            else:
+                draft.skip("no_score")
+
+
+# WildBench
+
+
+class _WildTurn(msgspec.Struct):
+    role: str
+    content: str
+
+
+class _WildQuery(msgspec.Struct):
+    session_id: str
+    conversation_input: list[_WildTurn]
+    checklist: list[str] | None = None
+    references: dict[str, str | None] | None = None
+
+
+class _WildRow(msgspec.Struct):
+    session_id: str
+    model_output: str | list[str] | None
+    score: str | float | None = None
+    prompt: str | None = None
+    conversation_input: list[_WildTurn] | None = None
+    checklist: list[str] | None = None
+
+
+def _tagged(name: str) -> str:
+    return rf"<\|begin_of_{name}\|>\s*(?P<{name}>.*?)\s*<\|end_of_{name}\|>"
+
+
+_WILD_PROMPT = re.compile(rf".*?{_tagged('history')}.*?{_tagged('query')}.*{_tagged('checklist')}.*", re.DOTALL)
+_WILD_TURN = re.compile(r"(?:\A|\n\n)(USER|ASSISTANT): ")
+
+
+def wildbench(source: Source, draft: Draft, item: str) -> None:
+    """eval_results/<version>/score.v2/eval=<judge>/<model>.json, with the queries in the rows or beside them.
+
+    Queries are a row's `conversation_input`, or its judge `prompt` taken apart, or those of queries.jsonl in PATH
+    (rows of the data set allenai/WildBench). The labeler is <judge>, <version>.<judge> where PATH holds the version's
+    folder, "wildbench" where no folder names a judge. Adds "no_score" (N/A, or not from 1 to 10).
+    """
+    beside = source.optional("queries")
+    queries: dict[str, _WildQuery] = {}
+    if beside:
+        queries = {row.session_id: row for _, row in source.rows(beside, _WildQuery)}
+    files = [source.path] if source.path.is_file() else source.glob("**/eval=*/*") or source.glob("*")
+    files = [file for file in files if file != beside]
+    if not files:
+        raise source.lacks("score.v2/eval=<judge>/<model>")
+    for file in files:
+        model, labeler = source.name(file).rpartition("/")[2], _wild_labeler(source.name(file))
+        for at, row in source.rows(file, _WildRow):
+            query = _wild_query(at, row) or queries.get(row.session_id)
+            if query is None:
+                raise RocketError(
+                    f"{source.path}: lacks queries.jsonl, the rows of the data set allenai/WildBench (session_id, "
+                    f"conversation_input, checklist), with {row.session_id!r}: {at.path.name}:{at.line} does not say "
+                    "what was asked"
+                )
+            turns = [Message(turn.role, turn.content) for turn in query.conversation_input]
+            if (
+                not turns
+                or any(t.role not in ("system", "user", "assistant") for t in turns)
+                or turns[-1].role != "user"
+            ):
+                raise at.error("conversation_input", "is no conversation that ends with a user turn")
+            if not draft.query(row.session_id, turns, query.checklist or [item], query.references):
+                continue
+            output = row.model_output
+            if isinstance(output, list):
+                if len(output) != 1:
+                    raise at.error("model_output", f"has {len(output)} texts")
+                output = output[0]
+            if not draft.response(row.session_id, model, output):
+                continue
+            score = row.score
+            if isinstance(score, str):
+                score = float(score) if _NUMBER.fullmatch(score.strip()) else None
+            if score is None or not math.isfinite(score) or not 1 <= score <= 10:
+                draft.skip("no_score")
+            else:
+                draft.score(row.session_id, model, labeler, score)
+
+
+def _wild_labeler(name: str) -> str:
+    """Of "v2.0625/score.v2/eval=judge/model": "v2.0625.judge"."""
+    folders = name.split("/")[:-1]
+    judges = [folder.removeprefix("eval=") for folder in folders if folder.startswith("eval=")]
+    versions = [version for version, inner in itertools.pairwise(folders) if inner.startswith("score.")]
+    return ".".join([*versions, *judges]) or "wildbench"
+
+
+def _wild_query(at: At, row: _WildRow) -> _WildQuery | None:
+    """What the row itself says was asked; None if it does not."""
+    if row.conversation_input is not None:
+        return _WildQuery(row.session_id, row.conversation_input, row.checklist)
+    if row.prompt is None:
+        return None
+    parts = _WILD_PROMPT.fullmatch(row.prompt)
+    if parts is None:
+        raise at.error("prompt", "is not made by WildBench's template", "it has history, query and checklist in tags")
+    pieces = _WILD_TURN.split(parts["history"])
+    if pieces[0].strip():
+        raise at.error("prompt", "its history does not begin with USER: or ASSISTANT:")
+    turns = [_WildTurn(role.lower(), text.strip()) for role, text in zip(pieces[1::2], pieces[2::2], strict=True)]
+    turns.append(_WildTurn("user", parts["query"]))
+    return _WildQuery(row.session_id, turns, row.checklist or _listed(at, parts["checklist"]))
+
+
+def _listed(at: At, text: str) -> list[str]:
+    """A checklist as the template shows it: a JSON list, or a line with a dash per item."""
+    if text.startswith("["):
+        try:
+            return msgspec.json.decode(text, type=list[str])
+        except msgspec.DecodeError as error:
+            raise at.error("prompt", f"its checklist is no JSON list ({error})") from None
+    return [line.strip().removeprefix("- ").strip() for line in text.splitlines() if line.strip(" -")]

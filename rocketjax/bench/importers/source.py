@@ -1,0 +1,307 @@
+"""The files of a public data set in, typed rows with their places out; and what an importer makes of them."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from rocketjax.bench.read import _SUFFIXES, _At, _data, _lines, _list, _not_json, _one, _show, _within, _wrong_field
+from rocketjax.bench.records import Message
+from rocketjax.errors import RocketError
+
+MANIFEST = "import.json"
+Row = TypeVar("Row", bound=msgspec.Struct)
+Value = TypeVar("Value", float, list[float | None])
+
+
+class At(_At):
+    """A line of a source's file; its fields are the source's, so the advice is general."""
+
+    def error(self, field: str, problem: str, advice: str = "") -> RocketError:
+        return super().error(field, problem, advice or "mend or remove the row, or copy the file again")
+
+
+class Source:
+    """The file or folder that is imported; keeps the hash of every file that was read."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.fsdecode(path))
+        self.root = self.path.parent if self.path.is_file() else self.path
+        self.sha256: dict[str, str] = {}
+        """Of the files as they lie on disk, by their names relative to the root."""
+        if not self.path.is_file():
+            _list(self.path)  # says what is wrong with a path that is neither file nor folder
+
+    def name(self, file: Path) -> str:
+        """The file's path below the root, without its suffix."""
+        name = _within(self.root, file)
+        return name.removesuffix(next((s for s in _SUFFIXES if name.endswith(s)), file.suffix))
+
+    def optional(self, stem: str, folder: str = "") -> Path | None:
+        """The file of this name in the root (or a folder of it), plain or .gz, or None."""
+        place = self.root / folder
+        return _one(place, _list(place), [stem]) if place.is_dir() else None
+
+    def one(self, stem: str, folder: str = "") -> Path:
+        """As `optional`, but its lack is an error that names it."""
+        file = self.optional(stem, folder)
+        if file is None:
+            raise self.lacks(f"{folder}/{stem}".lstrip("/"))
+        return file
+
+    def glob(self, pattern: str, suffixes: Sequence[str] = _SUFFIXES) -> list[Path]:
+        """All files below the root whose path without suffix matches, sorted; hidden ones and imports left alone."""
+        found: dict[str, Path] = {}
+        for suffix in suffixes:
+            for file in self.root.glob(pattern + suffix):
+                inside = file.relative_to(self.root)
+                folders = [self.root / folder for folder in inside.parents]
+                if any(part.startswith(".") for part in inside.parts) or any((f / MANIFEST).exists() for f in folders):
+                    continue
+                stem = str(inside).removesuffix(suffix)
+                if stem in found:
+                    both = f"{_within(self.root, found[stem])}, {_within(self.root, file)}"
+                    raise RocketError(f"{_show(self.root)}: holds both {both}; remove one of them")
+                found[stem] = file
+        return [found[stem] for stem in sorted(found)]
+
+    def files(self, pattern: str, expected: str) -> list[Path]:
+        """The one file that the path is, or those that match in its folder; none is an error that says `expected`."""
+        files = [self.path] if self.path.is_file() else self.glob(pattern)
+        if not files:
+            raise self.lacks(expected)
+        return files
+
+    def all(self, pattern: str) -> list[Path]:
+        """The files below the folder that match, where one file alone says too little; none is an error."""
+        files = self.glob(pattern)
+        if not files:
+            raise self.lacks(pattern.replace("*", "<model>"))
+        return files
+
+    def lacks(self, what: str) -> RocketError:
+        return RocketError(f"{_show(self.path)}: lacks {what} (.jsonl or .json, plain or .gz); import its whole folder")
+
+    def rows(self, file: Path, kind: type[Row]) -> Iterator[tuple[At, Row]]:
+        """Every row of JSON lines or a JSON list with its place, at least one; RocketError where one does not fit."""
+        decoder = msgspec.json.Decoder(kind)
+        data = self._content(file)
+        for line, text in _lines(file, data):
+            at = At(file, line)
+            try:
+                row = decoder.decode(text)
+            except msgspec.ValidationError as error:
+                raise _wrong_field(at, str(error)) from None
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise _not_json(at, str(error), text, line == data.count(b"\n") + 1) from None
+            yield at, row
+
+    def table(self, file: Path, columns: Iterable[str]) -> Iterator[tuple[At, dict[str, str]]]:
+        """Every row of a CSV file with the line it ends in; these columns must be there."""
+        reader = csv.DictReader(io.StringIO(self._content(file).decode(), newline=""), restval="")
+        try:
+            for column in columns:
+                if column not in (reader.fieldnames or ()):
+                    raise At(file, 1).error(column, "is missing", "copy the file again")
+            for row in reader:
+                yield At(file, reader.line_num), row
+        except csv.Error as error:
+            raise RocketError(f"{_show(file)}:{reader.line_num}: not a CSV table ({error}); copy it again") from None
+
+    def _content(self, file: Path) -> bytes:
+        data = _data(file)
+        if not data.strip(b"\r\n\t []"):
+            raise RocketError(f"{_show(file)}: has no rows; an unfinished copy? Fill it or remove it")
+        self.sha256[_within(self.root, file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+        return data
+
+
+class Draft:
+    """A benchmark in the making. What cannot be used is counted in `left_out` by its reason:
+
+    "empty_query", "empty_checklist", "blank_item", "duplicate_item" (with its labels), "another_query" (one id for
+    two questions or checklists), "another_response" (a second, different answer of one model, with its labels),
+    "no_response", "only_na_labels", "other_number_of_labels" (than the checklist has items), "duplicate_label" and
+    "contradictory_label" (the first of them stays); importers add their own.
+    """
+
+    def __init__(self) -> None:
+        self.queries: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {}
+        self.checklists: dict[str, list[str]] = {}
+        self.responses: dict[str, dict[str, tuple[str, list[str]]]] = {}
+        self.scores: dict[tuple[str, str], dict[str, float]] = {}
+        """(labeler, model) -> session -> score."""
+        self.judgments: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+        self.left_out: Counter[str] = Counter()
+        self._given: dict[str, tuple[list[str], list[int]]] = {}  # the source's items, and which of them were kept
+        self._names: dict[str, str] = {}
+
+    def skip(self, reason: str, count: int = 1) -> None:
+        self.left_out[reason] += count
+
+    def query(
+        self,
+        session_id: str,
+        question: str | Sequence[Message],
+        items: Sequence[str],
+        references: Mapping[str, str | None] | None = None,
+    ) -> bool:
+        """Adds a query, or finds the same one there and adds references; False, and counted, if it cannot be used."""
+        turns = (Message("user", question),) if isinstance(question, str) else tuple(question)
+        known = {author: text for author, text in (references or {}).items() if text and text.strip()}
+        if session_id in self.queries:
+            if self.queries[session_id][0] != turns or self._given[session_id][0] != list(items):
+                self.skip("another_query")
+                return False
+            for author, text in known.items():
+                self.queries[session_id][1].setdefault(author, text)
+            return True
+        if not turns or not turns[-1].content.strip():
+            self.skip("empty_query")
+            return False
+        kept: dict[str, int] = {}
+        for i, item in enumerate(items):
+            # The reader takes one item of several lines for a model's unparsed output.
+            text = " ".join(item.split()) if len(item.splitlines()) > 1 else item.strip()
+            if text and text not in kept:
+                kept[text] = i
+            else:
+                self.skip("duplicate_item" if text else "blank_item")
+        if not kept:
+            self.skip("empty_checklist")
+            return False
+        self.queries[session_id] = turns, known
+        self.checklists[session_id] = list(kept)
+        self._given[session_id] = list(items), list(kept.values())
+        return True
+
+    def response(self, session_id: str, model: str, text: str | None, history: Sequence[str] = ()) -> bool:
+        """Adds an answer; `history` are all turns before the question, where they are not the query's."""
+        if text is None:
+            self.skip("no_response")
+            return False
+        answer = text, list(history)
+        if self.responses.setdefault(self._file(model), {}).setdefault(session_id, answer) != answer:
+            self.skip("another_response")
+            return False
+        return True
+
+    def score(self, session_id: str, model: str, labeler: str, value: float) -> None:
+        self._label(self.scores, session_id, model, labeler, value)
+
+    def judge(self, session_id: str, model: str, labeler: str, answers: Sequence[float | None]) -> None:
+        """Adds one answer from 0 (no) to 1 (yes), None for N/A, to each of the items that `query` was given."""
+        items, kept = self._given[session_id]
+        if len(answers) != len(items):
+            self.skip("other_number_of_labels")
+        elif all(answers[i] is None for i in kept):
+            self.skip("only_na_labels")
+        else:
+            self._label(self.judgments, session_id, model, labeler, [answers[i] for i in kept])
+
+    def _label(
+        self, labels: dict[tuple[str, str], dict[str, Value]], session_id: str, model: str, labeler: str, value: Value
+    ) -> None:
+        there = labels.setdefault((self._file(labeler), self._file(model)), {})
+        if session_id in there:
+            self.skip("duplicate_label" if there[session_id] == value else "contradictory_label")
+        else:
+            there[session_id] = value
+
+    def _file(self, name: str) -> str:
+        """A name that a file can have: org/name becomes org_name, and a hidden file would not be read."""
+        safe = re.sub(r"[/\\\0\r\n]", "_", name.strip())
+        safe = f"_{safe}" if not safe or safe.startswith(".") else safe
+        if self._names.setdefault(safe, name) != name:
+            raise RocketError(f"two names, {self._names[safe]!r} and {name!r}, would both be the file {safe!r}")
+        return safe
+
+    def write(self, folder: Path) -> None:
+        """The benchmark's files into an empty folder, the same bytes for the same rows."""
+        for kind in ("response", *(("score",) * bool(self.scores)), *(("gold_judgment",) * bool(self.judgments))):
+            (folder / kind).mkdir()
+        queries = (
+            {
+                "session_id": session_id,
+                "conversation_input": [{"role": turn.role, "content": turn.content} for turn in turns],
+                "references": references,
+            }
+            for session_id, (turns, references) in self.queries.items()
+        )
+        _write(folder / "queries.jsonl", queries)
+        _write(folder / "checklist.jsonl", ({"session_id": s, "checklist": c} for s, c in self.checklists.items()))
+        for model, answers in sorted(self.responses.items()):
+            said = (
+                {"session_id": s, "chat_history": answers[s][1], "output": [answers[s][0]], "generator": model}
+                for s in self.queries
+                if s in answers
+            )
+            _write(folder / "response" / f"{model}.jsonl", said)
+        for (labeler, model), scores in sorted(self.scores.items()):
+            graded = ({"session_id": s, "model_test": model, "score": scores[s]} for s in self.queries if s in scores)
+            _write(folder / "score" / labeler / f"{model}.jsonl", graded)
+        for (labeler, model), given in sorted(self.judgments.items()):
+            judged = (
+                {"session_id": s, "model_test": model, "judge": labeler, "judgment": [_answer(p) for p in given[s]]}
+                for s in self.queries
+                if s in given
+            )
+            _write(folder / "gold_judgment" / labeler / f"{model}.jsonl", judged)
+
+
+def _answer(p: float | None) -> str | float:
+    return "N/A" if p is None else "Yes" if p == 1 else "No" if p == 0 else p
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    encoder = msgspec.json.Encoder()
+    path.write_bytes(b"".join(encoder.encode(row) + b"\n" for row in rows))
+
+
+def joined(instruction: str, context: str | None) -> str:
+    return f"{instruction}\n\n{context}" if context and context.strip() else instruction
+
+
+def place(out: Path, overwrite: bool) -> Path:
+    """An empty, hidden neighbour of `out` to write into; RocketError if `out` is in the way."""
+    if os.path.lexists(out):
+        if not overwrite:
+            raise RocketError(f"{_show(out)}: is there already; give another folder, or --overwrite to replace it")
+        if not (out / MANIFEST).is_file():
+            raise RocketError(f"{_show(out)}: holds no {MANIFEST}, so it is not an import and is left as it is")
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)  # of a killed process that had the same number
+    part.mkdir()
+    return part
+
+
+def publish(part: Path, out: Path) -> None:
+    """Makes the finished folder `part` the folder `out`; an import that is there goes only once the new one stands."""
+    old = part.with_suffix(".old")
+    if os.path.lexists(out):
+        out.rename(old)
+    try:
+        part.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        shutil.rmtree(old)
+
+
+def write_manifest(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,34 @@
+"""A located judge into a model: base weights, with an adapter merged in where it has one."""
+
+import hashlib
+from pathlib import Path
+
+from rocketjax.errors import RocketError
+from rocketjax.judge.adapter import adapter_sha256, load_adapter, merge
+from rocketjax.judge.load import Dtype, cast, load_model, save_judge, weights_sha256
+from rocketjax.judge.model import Transformer
+from rocketjax.judge.source import Checkpoint
+
+
+def load_judge(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Transformer, str]:
+    """The model on the default device, and a hash of its weights: of base and adapter where there are both.
+
+    The sum of base and adapter is computed in f32 and rounded once to `dtype`.
+    """
+    if checkpoint.adapter is None:
+        return load_model(checkpoint.path, dtype)
+    base = weights_sha256(checkpoint.path)
+    model, _ = load_model(checkpoint.path, "f32")
+    merged = cast(merge(model, load_adapter(checkpoint.adapter, model.config, base)), dtype)
+    return merged, hashlib.sha256(f"{base} {adapter_sha256(checkpoint.adapter)}".encode()).hexdigest()
+
+
+def convert(checkpoint: Checkpoint, output: Path, dtype: Dtype) -> None:
+    """Writes a judge as an Orbax checkpoint with its tokenizer, an adapter merged in; whole or not at all.
+
+    Raises RocketError if `output` exists or `checkpoint` is no judge.
+    """
+    if output.exists():
+        raise RocketError(f"{output}: exists already; choose another folder for the converted judge")
+    model, sha256 = load_judge(checkpoint, dtype)
+    save_judge(model, checkpoint.path, output, sha256)

@@ -1,0 +1,6 @@
+"""Labels into a better judge: training through the yes/no logit, by the same forward pass as grading."""
+
+from rocketjax.tune.data import Corpus, Source, collect
+from rocketjax.tune.train import Progress, Recipe, Tuned, tune
+
+__all__ = ["Corpus", "Progress", "Recipe", "Source", "Tuned", "collect", "tune"]

@@ -1,0 +1,335 @@
+"""Labelled responses into training rows: the same packed trees that grading runs, with targets at their leaves.
+
+    benchmark, labels ──► Answer (a response, its items, what the labeler says)
+                      ──► groups of answers to one query ──► packed rows ──► optimizer steps of a few rows
+
+What a step holds is a function of the recipe and the seed alone, never of the machine.
+
+Axes: T tokens of a row, L leaves. A response of a row is numbered by its first leaf, so there are at most L.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rocketjax.bench import Benchmark, Message
+from rocketjax.errors import RocketError
+from rocketjax.judge import Row
+from rocketjax.prompt import PackedRow, Prompter, pack_query
+
+Float = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One response with what a labeler says of it. A label that is not there is NaN."""
+
+    source: int
+    session_id: str
+    model: str
+    turns: tuple[Message, ...]
+    text: str
+    items: tuple[str, ...]
+    target_I: Float  # 1 yes, 0 no, fractions as the labeler gave them
+    score: float  # standardised within the source: mean 0, deviation 1
+    natural: bool = True  # False: another query's response was put in, and every item is answered by no
+
+
+class Targets(NamedTuple):
+    """What a row's leaves should say. Weights of 0 mark what is not there."""
+
+    target_L: Float  # in [0, 1]
+    weight_L: Float
+    used_L: Float  # 1 for a leaf that is asked, 0 for padding
+    response_L: Int  # which response of the row a leaf belongs to
+    item_L: Int  # the item's place in the head's table
+    source_L: Int
+    score_L: Float  # of response r at place r
+    score_weight_L: Float
+    better_L: Int  # pairs of responses of the row, by their numbers
+    worse_L: Int
+    pair_weight_L: Float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainRow:
+    """A packed row and its targets."""
+
+    row: PackedRow
+    targets: Targets
+
+    @property
+    def length(self) -> int:
+        return self.row.length
+
+
+class Batch(NamedTuple):
+    """Rows of one length: the fields of `Row` and `Targets`, each with an axis of rows in front."""
+
+    row: Row
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark to learn from: whose labels, how often per epoch, and how it is augmented.
+
+    `share` is the expected number of times that each response is seen in an epoch; `mismatched` the number of
+    responses with another query's response in their place, all of whose items are then answered by no, as a share
+    of the natural ones; `items`, `pairs` and `scores` weigh this source in the three losses. `balance` weighs items
+    so that yes and no have the same total in the source.
+    """
+
+    name: str
+    benchmark: Benchmark
+    labeler: str
+    share: float = 1.0
+    mismatched: float = 0.0
+    items: float = 1.0
+    pairs: float = 0.0
+    scores: float = 0.0
+    balance: bool = False
+
+
+@dataclass(eq=False)
+class Corpus:
+    """All answers, split by query; `counts` says per source what there is and what was left out."""
+
+    sources: Sequence[Source]
+    train: list[list[Answer]]  # per source
+    held_out: list[list[Answer]]
+    items: dict[tuple[int, str, str], int]  # (source, session, item) -> place in the head's table
+    class_weight: list[tuple[float, float]]  # per source: of no, of yes
+    counts: list[dict[str, int]] = field(default_factory=list)
+
+
+def in_held_out(session_id: str, part: float, seed: int) -> bool:
+    """Whether a query is held out: a hash of its id, so that adding queries moves no other."""
+    digest = hashlib.sha256(f"{seed} {session_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) < part * 2**64
+
+
+def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
+    """The answers of all sources. Raises RocketError for a labeler that is not there or says nothing usable."""
+    corpus = Corpus(sources, [], [], {}, [])
+    for index, source in enumerate(sources):
+        labels = source.benchmark.labels
+        if source.labeler not in labels:
+            there = ", ".join(sorted(labels)) or "none"
+            raise RocketError(f"{source.name}: has no labels by {source.labeler!r}; labelers: {there}")
+        found = list(answers_of(index, source, labels[source.labeler]))
+        natural = [(a, in_held_out(a.session_id, held_out, seed)) for a in found]
+        train = [a for a, out in natural if not out]
+        if not train:
+            raise RocketError(f"{source.name}: no labelled response is left to train on; lower the held-out part")
+        scores = np.asarray([a.score for a in train])
+        known = scores[np.isfinite(scores)]
+        if (source.pairs or source.scores) and not len(known):
+            raise RocketError(f"{source.name}: {source.labeler!r} gives no scores, which the pair and score losses need")
+        if source.items and not any(np.isfinite(a.target_I).any() for a in train):
+            raise RocketError(f"{source.name}: {source.labeler!r} labels no items; set items = 0 for this source")
+        # Standardised with the training part's figures; a constant labeler says nothing.
+        center, spread = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+        scaled = [(replace(a, score=(a.score - center) / spread), out) for a, out in natural]
+        corpus.train.append([a for a, out in scaled if not out])
+        corpus.held_out.append([a for a, out in scaled if out])
+        for answer in corpus.train[-1]:
+            for item in answer.items:
+                corpus.items.setdefault((index, answer.session_id, item), len(corpus.items))
+        targets = np.concatenate([a.target_I for a in corpus.train[-1]])
+        targets = targets[np.isfinite(targets)]
+        yes = float(targets.sum())
+        no = len(targets) - yes
+        even = (len(targets) / 2 / no, len(targets) / 2 / yes) if source.balance and yes and no else (1.0, 1.0)
+        corpus.class_weight.append(even)
+        corpus.counts.append(
+            {
+                "queries": len({a.session_id for a in corpus.train[-1]}),
+                "responses": len(corpus.train[-1]),
+                "item_labels": len(targets),
+                "yes": int((targets > 0.5).sum()),
+                "scores": len(known),
+                "held_out_queries": len({a.session_id for a in corpus.held_out[-1]}),
+                "held_out_responses": len(corpus.held_out[-1]),
+                "without_label": sum(map(len, source.benchmark.responses.values())) - len(found),
+            }
+        )
+    return corpus
+
+
+def answers_of(index: int, source: Source, labels: Any) -> Iterator[Answer]:
+    """Every response with a checklist and a label, by session and model."""
+    b = source.benchmark
+    for session_id in sorted(b.checklists):
+        items = b.checklists[session_id].items
+        for model in b.models:
+            label = labels.get(model, {}).get(session_id)
+            if label is None or session_id not in b.responses[model]:
+                continue
+            given = label.items or (None,) * len(items)
+            yield Answer(
+                index, session_id, model, b.conversation(session_id, model), b.responses[model][session_id].text, items,
+                np.asarray([np.nan if t is None else t for t in given], np.float32),
+                np.nan if label.score is None else label.score,
+            )  # fmt: skip
+
+
+def mismatch(answer: Answer, others: Sequence[Answer], rng: np.random.Generator) -> Answer | None:
+    """The answer with a response to another query in place of its own; None if there is none."""
+    for _ in range(20):
+        other = others[int(rng.integers(len(others)))]
+        if other.session_id != answer.session_id and other.text != answer.text:
+            zero = np.zeros(len(answer.items), np.float32)
+            return replace(answer, text=other.text, target_I=zero, score=np.nan, natural=False)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Packer:
+    """Answers into rows no longer than `longest` tokens (one of the packing lengths)."""
+
+    corpus: Corpus
+    prompter: Prompter
+    longest: int
+    window: int
+
+    def rows(self, answers: Sequence[Answer]) -> list[TrainRow]:
+        """Rows for answers to one query. Two answers that the pair loss compares share a row."""
+        source = self.corpus.sources[answers[0].source]
+        prompts = [
+            self.prompter.render(a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}").sequences
+            for a in answers
+        ]
+        kept = [(a, p) for a, p in zip(answers, prompts, strict=True) if p is not None]
+        owners = [(a, i) for a, _ in kept for i in range(len(a.items))]
+        units: list[list[Int]] = [list(p) for _, p in kept]
+        if source.pairs and len(units) == 2:
+            units = [[*units[0], *units[1]]]
+        return [
+            TrainRow(row, self.targets(row, owners, source)) for row in pack_query(units, self.longest, self.window)
+        ]
+
+    def targets(self, row: PackedRow, owners: Sequence[tuple[Answer, int]], source: Source) -> Targets:
+        L = len(row.leaf_L)
+        f = {n: np.zeros(L, np.float32) for n in ("target", "weight", "used", "score", "score_weight", "pair_weight")}
+        n = {n: np.zeros(L, np.int32) for n in ("response", "item", "better", "worse")}
+        numbers: dict[int, int] = {}  # id of an answer -> its number in the row
+        inside: list[Answer] = []
+        no, yes = self.corpus.class_weight[self.corpus.sources.index(source)]
+        for leaf, ids in enumerate(row.owners):
+            # Equal responses share a leaf: its target is their mean, and its score counts for the first of them.
+            own = [owners[i] for i in ids]
+            f["used"][leaf] = 1.0
+            first, place = own[0]
+            if id(first) not in numbers:
+                numbers[id(first)] = len(inside)
+                inside.append(first)
+            targets = np.asarray([a.target_I[i] for a, i in own])
+            targets = targets[np.isfinite(targets)]
+            if len(targets):
+                f["target"][leaf] = t = targets.mean()
+                f["weight"][leaf] = len(targets) * source.items * ((1 - t) * no + t * yes)
+            n["response"][leaf] = numbers[id(first)]
+            n["item"][leaf] = self.corpus.items.get((first.source, first.session_id, first.items[place]), -1)
+        for i, answer in enumerate(inside):
+            if source.scores and np.isfinite(answer.score):
+                f["score"][i], f["score_weight"][i] = answer.score, source.scores
+        pairs = [
+            (i, j)
+            for i, a in enumerate(inside)
+            for j, b in enumerate(inside)
+            if source.pairs and a.score > b.score
+        ]
+        for place, (i, j) in enumerate(pairs[:L]):
+            n["better"][place], n["worse"][place], f["pair_weight"][place] = i, j, source.pairs
+        return Targets(
+            f["target"], f["weight"], f["used"], n["response"], n["item"],
+            np.full(L, self.corpus.sources.index(source), np.int32), f["score"], f["score_weight"],
+            n["better"], n["worse"], f["pair_weight"],
+        )  # fmt: skip
+
+
+def groups(answers: Sequence[Answer], size: int, paired: bool, rng: np.random.Generator) -> list[list[Answer]]:
+    """Answers of one query side by side, `size` at most in a group, in random order.
+
+    Where pairs are learned, a group is two responses of different score, and what finds no partner stands alone.
+    """
+    by_session: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_session.setdefault(answer.session_id, []).append(answer)
+    out = []
+    for own in by_session.values():
+        own = [own[i] for i in rng.permutation(len(own))]
+        if not paired:
+            out += [own[i : i + size] for i in range(0, len(own), size)]
+            continue
+        while own:
+            first = own.pop()
+            match = next((i for i, other in enumerate(own) if other.score != first.score), None)
+            out.append([first] if match is None else [first, own.pop(match)])
+    return [out[i] for i in rng.permutation(len(out))]
+
+
+def repeated(answers: Sequence[Answer], share: float, rng: np.random.Generator) -> list[Answer]:
+    """Each answer `share` times on average: whole rounds of all, and a random part of one more."""
+    whole, part = divmod(share, 1.0)
+    rest = [answers[i] for i in sorted(rng.permutation(len(answers))[: round(part * len(answers))])]
+    return [*answers] * int(whole) + rest
+
+
+def epoch_rows(packer: Packer, seed: int, epoch: int, size: int) -> list[TrainRow]:
+    """All rows of one epoch, in random order."""
+    rows: list[TrainRow] = []
+    for index, source in enumerate(packer.corpus.sources):
+        rng = np.random.default_rng([seed, epoch, index])
+        train = packer.corpus.train[index]
+        chosen = repeated(train, source.share, rng)
+        made = groups(chosen, size, source.pairs > 0, rng)
+        for answer in repeated(chosen, source.mismatched, rng):
+            wrong = mismatch(answer, train, rng)
+            if wrong is not None:
+                made.append([wrong])
+        for group in made:
+            rows += packer.rows(group)
+    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+    return [rows[i] for i in order]
+
+
+def steps(rows: Iterable[TrainRow], tokens: int) -> list[list[TrainRow]]:
+    """Runs of rows with at least so many tokens each, padding included; the last may be short."""
+    out: list[list[TrainRow]] = [[]]
+    for row in rows:
+        if sum(r.length for r in out[-1]) >= tokens:
+            out.append([])
+        out[-1].append(row)
+    return [step for step in out if step]
+
+
+def batches(rows: Sequence[TrainRow], multiple: Callable[[int], int]) -> Iterator[tuple[Batch, int]]:
+    """Rows by length, in batches of exactly `multiple(length)` rows, and how many of them are real.
+
+    Missing rows repeat the first with all weights 0.
+    """
+    by_length: dict[int, list[TrainRow]] = {}
+    for row in rows:
+        by_length.setdefault(row.length, []).append(row)
+    for length in sorted(by_length):
+        size = multiple(length)
+        for at in range(0, len(by_length[length]), size):
+            part = by_length[length][at : at + size]
+            empty = replace(part[0], targets=silent(part[0].targets))
+            full = [*part, *[empty] * (size - len(part))]
+            row: list[Any] = [np.stack([getattr(r.row, name) for r in full]) for name in Row._fields]
+            targets: list[Any] = [np.stack([r.targets[i] for r in full]) for i in range(len(Targets._fields))]
+            yield Batch(Row(*row), Targets(*targets)), len(part)
+
+
+def silent(targets: Targets) -> Targets:
+    """The same without any weight."""
+    zero = np.zeros_like(targets.weight_L)
+    return targets._replace(weight_L=zero, used_L=zero, score_weight_L=zero, pair_weight_L=zero)

@@ -1,0 +1,218 @@
+"""The jitted training step, sharded like grading: rows over the mesh's data axis, gradients summed over it.
+
+Trained weights and the optimizer's state are f32 and live sharded over the data axis (Rajbhandari et al. 2019,
+arXiv 1910.02054, stage 1): each device keeps and updates its share. The frozen rest of the judge is replicated in its
+own dtype. What a step computes does not depend on the number of devices beyond the order of f32 sums.
+
+Axes: R rows of a batch, T tokens of a row, L leaves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from rocketjax.grade import group_rows
+from rocketjax.judge import Adapter, Transformer
+from rocketjax.tune.data import Batch
+from rocketjax.tune.loss import Head, Losses, Outputs, losses, outputs
+
+Method = Literal["lora", "full"]
+
+
+class Params(NamedTuple):
+    """Everything that is trained, f32: the adapter's pairs or the judge's own parameters by path, and the head."""
+
+    weights: Any
+    head: Head
+
+
+class Scale(NamedTuple):
+    """Factor of each loss's sum over the rows of one optimizer step: its weight over the sum of label weights."""
+
+    items: float
+    pairs: float
+    scores: float
+    mass: float
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) behind a clipped global norm. The learning rate is given with every update."""
+
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    head_decay: float = 0.1  # pulls the head's item weights towards the mean's
+
+    def transform(self) -> optax.GradientTransformation:
+        decay = Params(self.weight_decay, Head(self.head_decay, 0.0, 0.0))  # type: ignore[arg-type]
+
+        def decayed(updates: Any, params: Any) -> Any:
+            return Params(
+                jax.tree.map(lambda u, p: u + decay.weights * p, updates.weights, params.weights),
+                Head(*(u + d * p for u, d, p in zip(updates.head, decay.head, params.head, strict=True))),
+            )
+
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.scale_by_adam(self.beta1, self.beta2),
+            optax.stateless(decayed),
+        )
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """All devices on the data axis; the compiler places what is not said."""
+    devices = devices or jax.local_devices()
+    kinds = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices), 1), ("data", "model"), devices=devices, axis_types=kinds)
+
+
+def share_of(leaf: Any, mesh: Mesh) -> NamedSharding:
+    """The leaf cut over the data axis along its first axis that divides evenly; whole where none does."""
+    parts = mesh.shape["data"]
+    for axis, size in enumerate(leaf.shape):
+        if size and size % parts == 0:
+            return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def trainable(model: Transformer, first_layer: int) -> dict[str, Array]:
+    """f32 copies of the judge's parameters by path: of layers from `first_layer` on, and of everything if that is 0."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
+    named = {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in flat}
+    return {
+        path: jnp.array(leaf, jnp.float32)
+        for path, leaf in named.items()
+        if first_layer == 0 or (path.startswith("blocks.") and int(path.split(".")[1]) >= first_layer)
+    }
+
+
+def with_weights(model: Transformer, weights: Mapping[str, Array]) -> Transformer:
+    """The judge with these parameters in place of its own, cast to their dtypes."""
+    graph, state = nnx.split(model)
+    flat, structure = jax.tree_util.tree_flatten_with_path(state)
+    leaves = []
+    for keys, leaf in flat:
+        path = ".".join(str(k.key) for k in keys[:-1])
+        leaves.append(weights[path].astype(leaf.dtype) if path in weights else leaf)
+    return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
+
+
+class Learner:
+    """A judge, what of it is trained, and the compiled steps. `adapter_scale` is None where all weights train."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        answer_ids: tuple[tuple[int, ...], tuple[int, ...]],
+        params: Params,
+        adapter_scale: float | None,
+        optimizer: Optimizer,
+        mesh: Mesh,
+        remat: bool = False,
+    ) -> None:
+        self.mesh, self.remat = mesh, remat
+        self.platform = mesh.devices.flat[0].platform
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.model = jax.device_put(model, self.replicated)
+        self.adapter_scale = adapter_scale
+        self.yes, self.no = (np.asarray(ids, np.int32) for ids in answer_ids)
+        self.transform = optimizer.transform()
+        self.params = jax.device_put(params, jax.tree.map(lambda x: share_of(x, mesh), params))
+        abstract = jax.eval_shape(self.transform.init, self.params)
+        self.shares = jax.tree.map(lambda x: share_of(x, mesh), (self.params, abstract))
+        self.state = jax.jit(self.transform.init, out_shardings=self.shares[1])(self.params)
+        data, whole = PartitionSpec("data"), PartitionSpec()
+
+        def gradients(params: Params, model: Transformer, batch: Batch, scale: Scale) -> tuple[Params, Losses]:
+            (_, sums), grads = jax.value_and_grad(self.objective, has_aux=True)(params, model, batch, scale)
+            return jax.lax.psum((grads, sums), "data")
+
+        def accumulate(grads: Params, params: Params, model: Transformer, batch: Batch, scale: Scale) -> Any:
+            shape = jax.shard_map(
+                gradients, mesh=mesh, in_specs=(whole, whole, data, whole), out_specs=whole, check_vma=False
+            )
+            more, sums = shape(params, model, batch, scale)
+            return jax.tree.map(jnp.add, grads, more), sums
+
+        def update(params: Params, state: Any, grads: Params, rate: Array, head_rate: Array) -> Any:
+            norm = optax.global_norm(grads)
+            updates, state = self.transform.update(grads, state, params)
+            down = Params(
+                jax.tree.map(lambda u: -rate * u, updates.weights), jax.tree.map(lambda u: -head_rate * u, updates.head)
+            )
+            return optax.apply_updates(params, down), state, norm
+
+        def predict(params: Params, model: Transformer, batch: Batch) -> tuple[Outputs, Losses]:
+            one = jax.shard_map(
+                lambda p, m, b: self.rows(p, m, b), mesh=mesh, in_specs=(whole, whole, data), out_specs=data,
+                check_vma=False,
+            )  # fmt: skip
+            out, sums = one(params, model, batch)
+            return out, jax.tree.map(lambda x: x.sum(), sums)
+
+        self.accumulate = jax.jit(accumulate, donate_argnums=0, out_shardings=(self.shares[0], self.replicated))
+        self.update = jax.jit(update, donate_argnums=(0, 1), out_shardings=(*self.shares, self.replicated))
+        self.predict_step = jax.jit(predict)
+        self.zeros = jax.jit(lambda p: jax.tree.map(jnp.zeros_like, p), out_shardings=self.shares[0])
+
+    def rows(self, params: Params, model: Transformer, batch: Batch) -> tuple[Outputs, Losses]:
+        """Outputs and loss sums of every row: f32[R, L], f32[R]."""
+        adapter = None
+        if self.adapter_scale is None:
+            model = with_weights(model, params.weights)
+        else:
+            adapter = Adapter(params.weights, self.adapter_scale)
+
+        def one(batch: Batch) -> tuple[Outputs, Losses]:
+            out = outputs(model, adapter, batch.row, self.yes, self.no, remat=self.remat)
+            return out, losses(out, params.head, batch.targets)
+
+        if len(batch.row.token_T) > 1:
+            return jax.vmap(one)(batch)
+        # No vmap for a single row: XLA's CPU backend runs batched products on one thread.
+        return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], batch)))
+
+    def objective(self, params: Params, model: Transformer, batch: Batch, scale: Scale) -> tuple[Array, Losses]:
+        """The batch's part of the step's loss, and its sums. Differentiable from the labels to every parameter."""
+        _, per_row = self.rows(params, model, batch)
+        sums = jax.tree.map(lambda x: x.sum(), per_row)
+        total = (
+            scale.items * sums.items + scale.pairs * sums.pairs + scale.scores * sums.scores + scale.mass * sums.mass
+        )
+        return total, sums
+
+    def multiple(self, length: int) -> int:
+        """Rows of one call: a group on every device."""
+        return group_rows(length, self.platform) * self.mesh.shape["data"]
+
+    def put(self, batch: Batch) -> Batch:
+        placed: Batch = jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data")))
+        return placed
+
+    def step(self, batches: list[Batch], scale: Scale, rate: float, head_rate: float) -> tuple[Losses, float]:
+        """One optimizer step over all batches. Returns the sums and the norm of the gradient before clipping."""
+        grads = self.zeros(self.params)
+        total = None
+        for batch in batches:
+            grads, sums = self.accumulate(grads, self.params, self.model, self.put(batch), scale)
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        assert total is not None, "a step has at least one row"
+        self.params, self.state, norm = self.update(
+            self.params, self.state, grads, jnp.float32(rate), jnp.float32(head_rate)
+        )
+        return jax.tree.map(float, total), float(norm)
+
+    def predict(self, batch: Batch) -> tuple[Outputs, Losses]:
+        """Outputs f32[R, L] and loss sums of a batch, without training."""
+        out, sums = self.predict_step(self.params, self.model, self.put(batch))
+        return jax.tree.map(np.asarray, out), jax.tree.map(float, sums)
