@@ -43,7 +43,7 @@ RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, made 
 JudgeOpt = Annotated[
     str | None,
     typer.Option("--judge", "--model", "-j", metavar="J", help="Folder, .gguf file or org/name@revision on the "
-                 "Hugging Face hub. Left out: the embedded default, SmolLM2-135M-Instruct."),
+                 "Hugging Face hub, each also with +ADAPTER. Left out: the embedded default."),
 ]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DtypeOpt = Annotated[
@@ -94,6 +94,9 @@ def grade(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest prompt. Default: the judge's context, at most 8192.")
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="AUTHOR", help="Show the judge this author's reference answers.")
+    ] = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -127,6 +130,7 @@ def grade(
         template=template,
         overflow=overflow,
         max_tokens=max_tokens,
+        reference=reference,
         batch_rows=None if batch_size == "auto" else int(batch_size),
         mode="resume" if resume else "overwrite" if overwrite else "new",
     )
@@ -244,6 +248,30 @@ def progress_line() -> Iterator[Callable[[Any], None]]:
         yield show
 
 
+@contextlib.contextmanager
+def tuning_line() -> Iterator[Callable[[Any], None]]:
+    """A live line on a terminal; elsewhere a line every 50 steps."""
+    if not screen.is_terminal:
+        yield lambda p: say(tuning_state(p)) if p.step % 50 == 0 or p.step == p.steps else None
+        return
+    columns = (
+        TextColumn("tuning"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+        TextColumn("{task.fields[state]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task("", total=None, state="")
+        yield lambda p: bar.update(task, total=p.steps, completed=p.step, state=tuning_state(p, short=True))
+
+
+def tuning_state(p: Any, short: bool = False) -> str:
+    """Where training is, in one line."""
+    state = f"loss {p.loss:.3f}, {p.tokens / p.seconds:,.0f} tokens/s"
+    if short:
+        return state
+    sources = ", ".join(f"{n} {f['auc']:.3f}" for n, f in p.held_out.items() if f.get("auc") is not None)
+    return f"step {p.step} of {p.steps}, {state}" + (f"; held-out AUC: {sources}" if sources else "")
+
+
 @app.command()
 def score(run: RunArg, as_json: JsonOpt = False) -> None:
     """Turns the grades of a run into scores: 9 * mean(p_yes) + 1 per response.
@@ -307,6 +335,132 @@ def convert(
     checkpoint = locate(source, say)
     convert_judge(checkpoint, output, dtype)
     say(f"wrote {output} from {checkpoint.origin}")
+
+
+@app.command()
+def tune(
+    output: Annotated[
+        Path, typer.Option("--output", "--output-path", "-o", metavar="OUT", help="The tuning's folder.")
+    ],
+    benches: Annotated[
+        list[Path] | None, typer.Argument(metavar="BENCH...", help="Labelled benchmarks to learn from.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            "--model",
+            "-j",
+            metavar="J",
+            help="The judge to begin with, as for grade. Left out: "
+            "default-base, the default judge before its own tuning.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Recipe file (TOML); options given here beat it.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="LABELER", help="Whose labels; not needed if there is one.")
+    ] = None,
+    items: Annotated[float | None, typer.Option(min=0, help="Weight of the item labels. (default 1)")] = None,
+    pairs: Annotated[
+        float | None, typer.Option(min=0, help="Weight of the order of two responses' scores. (default 0)")
+    ] = None,
+    scores: Annotated[
+        float | None, typer.Option(min=0, help="Weight of responses' scores, through the head. (default 0)")
+    ] = None,
+    share: Annotated[float | None, typer.Option(help="Times that each response is seen per epoch. (default 1)")] = None,
+    mismatched: Annotated[
+        float | None, typer.Option(min=0, help="Responses to other queries put in, per response. (default 0)")
+    ] = None,
+    balance: Annotated[bool | None, typer.Option("--balance", help="Give yes and no the same total weight.")] = None,
+    reference: Annotated[
+        Literal["none", "support", "drop"] | None,
+        typer.Option(help="Show reference answers: never, always, half of the time."),
+    ] = None,
+    method: Annotated[Literal["lora", "full"] | None, typer.Option(help="Adapters, or all weights.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters. (default 16)")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Adapters are scaled by alpha / rank. (default 32)")] = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Projections to adapt, e.g. q_DNH,v_DKH. (default all)")
+    ] = None,
+    init: Annotated[
+        Literal["lora", "eva"] | None, typer.Option(help="Random, or the activations' singular vectors.")
+    ] = None,
+    first_layer: Annotated[
+        int | None, typer.Option(min=0, help="Layers below it stay as they are. (default 0)")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="(default 5e-4)")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="(default 1)")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Of an optimizer step. (default 6144)")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest prompt; longer ones are cut in the middle. (default 768)")
+    ] = None,
+    held_out: Annotated[float | None, typer.Option(help="Part of the queries never trained on. (default 0.1)")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Stop after so many evaluations without gain. (default 0, never)")
+    ] = None,
+    remat: Annotated[bool | None, typer.Option("--remat", help="Less memory, a third more time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="(default 0)")] = None,
+    dtype: DtypeOpt = "bf16",
+    resume: ResumeOpt = False,
+    overwrite: OverwriteOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Trains a judge on labelled benchmarks: adapters (OUT/adapter) or all weights (OUT/judge).
+
+    Example: rocketjax tune bench/ --labels human -o tuned, then rocketjax grade bench2/ -o runs/x
+    --judge default-base+tuned/adapter
+    """
+    if resume and overwrite:
+        usage("--resume and --overwrite exclude each other")
+    from rocketjax.grade import Judge
+    from rocketjax.judge import BASE
+    from rocketjax.tune import RecipeFile, SourceEntry, load_sources, make_recipe, read_recipe
+    from rocketjax.tune import tune as tune_judge
+
+    file = read_recipe(config) if config else RecipeFile()
+    per_source = {
+        "labeler": labels, "share": share, "mismatched": mismatched, "items": items, "pairs": pairs, "scores": scores,
+        "balance": balance, "reference": reference,
+    }  # fmt: skip
+    given: dict[str, Any] = {k: v for k, v in per_source.items() if v is not None}
+    if benches:
+        try:
+            entries = [SourceEntry(path=str(bench.absolute()), **given) for bench in benches]
+        except ValueError as e:
+            usage(str(e))
+    elif given:
+        usage(f"--{next(iter(given)).replace('labeler', 'labels')} is about the benchmarks given here; name some")
+    else:
+        entries = file.source
+    if not entries:
+        usage("name a benchmark to learn from, or a --config with [[source]] tables")
+    sources = load_sources(entries, config.parent if config else Path())
+    flags = {
+        "method": method, "rank": rank, "alpha": alpha, "init": init, "first_layer": first_layer,
+        "targets": None if targets is None else [t for t in targets.split(",") if t], "learning_rate": learning_rate,
+        "epochs": epochs, "batch_tokens": batch_tokens, "max_tokens": max_tokens, "held_out": held_out,
+        "patience": patience, "remat": remat, "seed": seed,
+    }  # fmt: skip
+    recipe = make_recipe(
+        {**file.recipe, **{k: v for k, v in flags.items() if v is not None}}, str(config) if config else "options"
+    )
+    loaded = Judge.load(judge or file.judge or BASE, dtype, say)
+    with tuning_line() as show:
+        result = tune_judge(
+            loaded, sources, output, recipe, "resume" if resume else "overwrite" if overwrite else "new", show
+        )
+    if as_json:
+        print_json({f: getattr(result, f) for f in result.__struct_fields__})
+        return
+    say(f"{result.steps} steps; the best on held-out queries was step {result.best_step}: {result.path}")
+    for name, figures in result.held_out["held_out"].items():
+        say(f"  {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items() if isinstance(v, float)))
+    if not (output / "loss.png").exists():
+        say("loss.png was not drawn: pip install 'rocketjax[plot]'")
+    if recipe.method == "lora":
+        say(f"use it with --judge {judge or file.judge or BASE}+{result.path}")
 
 
 @app.command("import")

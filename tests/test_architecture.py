@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rocketjax"
-STAGES = ("bench", "prompt", "judge", "grade", "reweight", "rank", "report")
+STAGES = ("bench", "prompt", "judge", "grade", "reweight", "rank", "report", "tune")
 # Beside the stages: errors is below all of them, the rest above.
 BELOW, ABOVE = {"errors"}, {"cli", "doctor", "__init__", "__main__"}
 

@@ -254,6 +254,7 @@ class Judge:
         template: str = "native",
         overflow: Overflow = "error",
         max_tokens: int | None = None,
+        reference: str | None = None,
         mode: Mode = "new",
         batch_rows: int | None = None,
         shard_items: int = SHARD_ITEMS,
@@ -263,13 +264,14 @@ class Judge:
 
         `output` is the run's folder (a new temporary one if None). `limit` takes the first queries only, `models` some
         of the models. A prompt over `max_tokens` (default: the judge's context, at most 8,192) is treated by
-        `overflow`. `mode` says what to do with a run that is there. `batch_rows` rows per device are collected before
-        they are sent; it changes speed, never a grade. Raises RocketError for bad input; what was committed before
+        `overflow`. `reference` names the author whose reference answers the judge sees. `mode` says what to do with a
+        run that is there. `batch_rows` rows per device are collected before they are sent; it changes speed, never a
+        grade. Raises RocketError for bad input; what was committed before
         stays.
         """
         begun = time.perf_counter()
         benchmark = benchmark.select(models, limit)
-        prompter, shards, meta = self.plan(benchmark, template, overflow, max_tokens, shard_items)
+        prompter, shards, meta = self.plan(benchmark, template, overflow, max_tokens, reference, shard_items)
         check_lengths(benchmark, prompter)
         run = Run.start(output or tempfile.mkdtemp(prefix="rocketjax-"), meta, mode)
         done = set(run.parts())
@@ -292,6 +294,7 @@ class Judge:
         template_name: str,
         overflow: Overflow,
         max_tokens: int | None,
+        reference: str | None,
         shard_items: int,
     ) -> tuple[Prompter, list[Shard], dict[str, Any]]:
         """The prompter, the shards, and run.json: everything that the grades depend on, and nothing else."""
@@ -303,7 +306,7 @@ class Judge:
         if shard_items < 1:
             raise RocketError(f"shard_items is {shard_items}; it must be at least 1")
         longest = max_tokens or min(context, MAX_TOKENS)
-        prompter = Prompter(self.tokenizer, template(template_name), longest, overflow)
+        prompter = Prompter(self.tokenizer, template(template_name), longest, overflow, reference)
         shards = plan(benchmark, shard_items)
         backend = jax.default_backend()
         meta = {
@@ -327,6 +330,7 @@ class Judge:
                 "chat": prompter.chat.name,
                 "overflow": overflow,
                 "max_tokens": longest,
+                "reference": reference,
             },
             "plan": {
                 "parts": len(shards),

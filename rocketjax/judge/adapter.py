@@ -74,11 +74,11 @@ def init_adapter(model: Transformer, where: Iterable[str], rank: int, scale: flo
 
 
 def init_eva(fresh: Adapter, moments: Mapping[str, jax.Array]) -> Adapter:
-    """`fresh` with `down` the first R right singular vectors of the inputs seen (EVA: Paischer et al. 2024, arXiv 2410.07170).
+    """`fresh` with `down` the first R right singular vectors of the inputs seen (EVA).
 
-    `moments[path]` is X^T X, f32[in, in], of the inputs X of that projection; its eigenvectors are X's right
-    singular vectors. Ranks stay equal (rho = 1 in the paper). Raises RocketError where fewer than R directions of a
-    projection's input carry anything.
+    Paischer et al. 2024, arXiv 2410.07170. `moments[path]` is X^T X, f32[in, in], of the inputs X of that projection;
+    its eigenvectors are X's right singular vectors. Ranks stay equal (rho = 1 in the paper). Raises RocketError where
+    fewer than R directions of a projection's input carry anything.
     """
     pairs = {}
     solved: dict[int, np.ndarray] = {}
@@ -87,8 +87,11 @@ def init_eva(fresh: Adapter, moments: Mapping[str, jax.Array]) -> Adapter:
         if id(moment) not in solved:  # q, k and v share their input, gate and up theirs
             values, vectors = np.linalg.eigh(np.asarray(moment, np.float64))
             rank = len(down)
-            if values[-rank] <= 1e-9 * values[-1]:
-                raise RocketError(f"the inputs of {path} span fewer than {rank} directions; lower --rank or give more data")
+            # Below f32's own precision an eigenvalue of an f32 matrix is rounding, not a direction.
+            if rank > len(values) or values[-rank] <= np.finfo(np.float32).eps * values[-1]:
+                raise RocketError(
+                    f"the inputs of {path} span fewer than {rank} directions; lower --rank or give more data"
+                )
             top = vectors[:, ::-1][:, :rank]
             # An eigenvector's sign is the solver's whim; the largest entry positive makes it ours.
             solved[id(moment)] = top * np.sign(top[np.abs(top).argmax(axis=0), np.arange(rank)])
@@ -165,6 +168,8 @@ def load_adapter(folder: Path, config: Config, base_sha256: str) -> Adapter:
             raise RocketError(f"{folder / ABOUT}: format {about['format']!r}, this version reads {FORMAT}")
         rank, scale, trained_on = int(about["rank"]), float(about["scale"]), str(about["base_sha256"])
         origin = str(about["base_origin"])
+        if not np.isfinite(scale):
+            raise RocketError(f"{folder / ABOUT}: scale is {scale}")
     except FileNotFoundError:
         raise RocketError(f"{folder}: has no {ABOUT}, so nothing says which weights it belongs to") from None
     except (OSError, KeyError, TypeError, ValueError) as e:
@@ -181,7 +186,9 @@ def load_adapter(folder: Path, config: Config, base_sha256: str) -> Adapter:
     by_name = {peft_name(path, which): (path, which) for path in adapter_paths(config) for which in "AB"}
     unknown = sorted(tensors.keys() - by_name.keys())
     if unknown or not tensors:
-        raise RocketError(f"{folder / PEFT_WEIGHTS}: holds {', '.join(unknown[:5]) or 'nothing'}, which no projection takes")
+        raise RocketError(
+            f"{folder / PEFT_WEIGHTS}: holds {', '.join(unknown[:5]) or 'nothing'}, which no projection takes"
+        )
     halves: dict[str, dict[str, np.ndarray]] = {}
     shapes = projection_shapes(config)
     for name, tensor in tensors.items():
@@ -193,7 +200,9 @@ def load_adapter(folder: Path, config: Config, base_sha256: str) -> Adapter:
         if tensor.shape != flat or not np.isfinite(tensor.astype(np.float32)).all():
             raise RocketError(f"{folder / PEFT_WEIGHTS}: {name} is {tensor.shape}, not finite numbers of {flat}")
         full = tensor.astype(np.float32)
-        halves.setdefault(path, {})[which] = full.reshape(rank, *inner) if which == "A" else full.T.reshape(rank, *outer)
+        halves.setdefault(path, {})[which] = (
+            full.reshape(rank, *inner) if which == "A" else full.T.reshape(rank, *outer)
+        )
     alone = sorted(path for path, pair in halves.items() if len(pair) < 2)
     if alone:
         raise RocketError(f"{folder / PEFT_WEIGHTS}: has only one half of {', '.join(alone[:5])}")

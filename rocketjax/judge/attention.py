@@ -14,7 +14,7 @@ H head width.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -156,7 +156,7 @@ def chunked_backward(local: bool, kept: Kept, d_SNH: Array) -> tuple[Array, Arra
         d_q.append(products(d_logits, k_KTH[:, :last], "kmt,kth->kmh").reshape(*lse_KGS.shape[:2], BLOCK, H))
         d_k_KHT = d_k_KHT.at[..., :last].add(products(q, d_logits, "kmh,kmt->kht"))
         d_v_KHT = d_v_KHT.at[..., :last].add(products(d, p.astype(dtype).reshape(K, -1, last), "kmh,kmt->kht"))
-    no_tree = Tree(*(np.zeros(x.shape, jax.dtypes.float0) for x in tree))
+    no_tree: Any = Tree(*(np.zeros(x.shape, jax.dtypes.float0) for x in tree))  # type: ignore[arg-type]
     d_k_TKH, d_v_TKH = (x.transpose(2, 0, 1).astype(dtype) for x in (d_k_KHT, d_v_KHT))
     return by_token(jnp.concatenate(d_q, axis=2)), d_k_TKH, d_v_TKH, no_tree
 

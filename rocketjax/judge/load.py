@@ -106,7 +106,9 @@ def stored_dtype(path: str, dtype: Dtype) -> Any:
 def cast(model: Transformer, dtype: Dtype) -> Transformer:
     """The model with every parameter in the dtype that `load_model` would store it in."""
     graph, structure, paths = abstract(model.config)
-    leaves = [a.astype(stored_dtype(path, dtype)) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
+    leaves = [
+        a.astype(stored_dtype(path, dtype)) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)
+    ]
     return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
 
 

@@ -21,7 +21,6 @@ from rocketjax.judge import attention
 from rocketjax.judge.attention import Tree, products
 from rocketjax.judge.config import Config
 
-
 Kernel = Literal["blocked", "chunked", "plain"]
 
 

@@ -72,7 +72,11 @@ def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
         folder = Path(adapter).expanduser()
         if not (folder / "adapter_model.safetensors").is_file():
             raise RocketError(f"{adapter or judge}: is no adapter folder; give --judge BASE+ADAPTER")
+        if not base:
+            raise RocketError(f"{judge}: names no base; give --judge BASE+ADAPTER")
         found = locate(base, say)
+        if found.adapter is not None:
+            raise RocketError(f"{judge}: a judge has one adapter; convert {base} to a judge of its own first")
         return Checkpoint(found.path, f"{found.origin}+path:{adapter}", folder)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", judge) and not judge.endswith(".gguf"):
         name, _, revision = judge.partition("@")

@@ -14,7 +14,7 @@ import numpy as np
 
 from rocketjax.prompt.tree import Int, PackedTree, common, order, pack_tree, tree_size, window_start
 
-LENGTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
+LENGTHS = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 # In a row of this length a token costs about 1.5 times what it does in a short row, for attention (measured
 # on two CPU cores with SmolLM2-135M). Longer rows repeat the trunk less often.
 DEARER = 4096

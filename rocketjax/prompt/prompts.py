@@ -37,17 +37,21 @@ class Prompter:
 
     `max_tokens` bounds every prompt; what happens to a longer one is `overflow`: `error` raises, `skip` leaves
     the response ungraded, `truncate-middle` cuts the longest untrusted spans in their middle to one common
-    length, the longest that fits.
+    length, the longest that fits. `reference` names the author whose reference answer the judge sees beside the
+    response; None shows none.
     """
 
     tokenizer: Tokenizer
     template: Template
     max_tokens: int
     overflow: Overflow = "error"
+    reference: str | None = None
     chat: Chat = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chat", chat_format(self.tokenizer))
+        if self.reference is not None and not self.template.references:
+            raise RocketError(f"template {self.template.name!r} has no place for a reference answer")
 
     def prompts(self, benchmark: Benchmark, session_id: str, model: str) -> Prompts:
         """Token sequences of all items of this response, in checklist order.
@@ -55,17 +59,30 @@ class Prompter:
         Raises RocketError for a prompt over `max_tokens` under `error`, and for one whose own wording and item
         leave no room at all.
         """
+        shown = None
+        if self.reference is not None:
+            given = benchmark.queries[session_id].references
+            if self.reference not in given:
+                there = ", ".join(sorted(given)) or "none"
+                raise RocketError(f"session {session_id!r}: no reference by {self.reference!r}; references by: {there}")
+            shown = given[self.reference]
         return self.render(
             benchmark.conversation(session_id, model),
             benchmark.responses[model][session_id].text,
             benchmark.checklists[session_id].items,
             f"session {session_id!r}, model {model!r}",
+            shown,
         )
 
-    def render(self, turns: Sequence[Message], response: str, items: Sequence[str], where: str) -> Prompts:
-        """As `prompts`, for any conversation, response and items; `where` names them in errors."""
+    def render(
+        self, turns: Sequence[Message], response: str, items: Sequence[str], where: str, reference: str | None = None
+    ) -> Prompts:
+        """As `prompts`, for any conversation, response, items and reference; `where` names them in errors."""
         turns, response, defused = self.defuse(turns, response)
-        sequences = self.encode(turns, response, items)
+        if reference is not None:
+            reference, found = self.template.defuse(reference)
+            defused += found
+        sequences = self.encode(turns, response, items, reference)
         longest = max(map(len, sequences))
         if longest <= self.max_tokens:
             return Prompts(sequences, 0, defused)
@@ -76,7 +93,7 @@ class Prompter:
                 f"{where}: the prompt has {longest} tokens, the limit is "
                 f"{self.max_tokens}. Choose --overflow truncate-middle or skip, or raise --max-tokens."
             )
-        return self.truncate(turns, response, items, defused, where)
+        return self.truncate(turns, response, items, reference, defused, where)
 
     def defuse(self, turns: Sequence[Message], response: str) -> tuple[tuple[Message, ...], str, int]:
         """Conversation and response without imitations of the template's delimiters, and how many there were."""
@@ -88,9 +105,11 @@ class Prompter:
             count += found
         return tuple(clean), response, count
 
-    def encode(self, turns: Sequence[Message], response: str, items: Sequence[str]) -> list[Int]:
+    def encode(
+        self, turns: Sequence[Message], response: str, items: Sequence[str], reference: str | None = None
+    ) -> list[Int]:
         """Token sequences of the items, each equal to the encoding of its whole joint text."""
-        prompts = [self.parts(turns, response, self.template.defuse(item)[0]) for item in items]
+        prompts = [self.parts(turns, response, self.template.defuse(item)[0], reference) for item in items]
         # Text between two control tokens is one text to the tokenizer, whoever wrote its pieces.
         split = [chunks(parts) for parts in prompts]
         texts = {piece: i for i, piece in enumerate(dict.fromkeys(p for s in split for p in s if isinstance(p, str)))}
@@ -107,21 +126,28 @@ class Prompter:
             out.append(np.asarray(ids, np.int32))
         return out
 
-    def parts(self, turns: Sequence[Message], response: str, item: str) -> list[Part]:
+    def parts(self, turns: Sequence[Message], response: str, item: str, reference: str | None = None) -> list[Part]:
         """The whole prompt about one item, as parts."""
         t = self.template
-        return self.chat.render(t.system, t.user(turns, response, item), t.cue)
+        return self.chat.render(t.system, t.user(turns, response, item, reference), t.cue)
 
     def truncate(
-        self, turns: Sequence[Message], response: str, items: Sequence[str], defused: int, where: str
+        self,
+        turns: Sequence[Message],
+        response: str,
+        items: Sequence[str],
+        reference: str | None,
+        defused: int,
+        where: str,
     ) -> Prompts:
         """Prompts whose spans are cut to the greatest common length at which every item fits."""
-        texts = [*(turn.content for turn in turns), response]
+        texts = [*(turn.content for turn in turns), response, *([] if reference is None else [reference])]
 
         def at(limit: int) -> tuple[list[Int], int]:
             cut = [middle_cut(text, limit) for text in texts]
             kept = tuple(Message(turn.role, text) for turn, text in zip(turns, cut, strict=False))
-            return self.encode(kept, cut[-1], items), sum(map(len, texts)) - sum(map(len, cut))
+            answer, shown = cut[len(turns)], None if reference is None else cut[-1]
+            return self.encode(kept, answer, items, shown), sum(map(len, texts)) - sum(map(len, cut))
 
         low, high = 0, max(map(len, texts))
         best = None

@@ -11,7 +11,7 @@ Axes: T tokens of a row, L leaves. A response of a row is numbered by its first 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ class Answer:
     items: tuple[str, ...]
     target_I: Float  # 1 yes, 0 no, fractions as the labeler gave them
     score: float  # standardised within the source: mean 0, deviation 1
+    references: tuple[str, ...] = ()  # reference answers to the query
+    shown: str | None = None  # the one that the judge sees
     natural: bool = True  # False: another query's response was put in, and every item is answered by no
 
 
@@ -67,6 +69,12 @@ class TrainRow:
     def length(self) -> int:
         return self.row.length
 
+    @property
+    def says_something(self) -> bool:
+        """Whether any loss reads this row: a tie without item labels has nothing to teach."""
+        t = self.targets
+        return bool(t.weight_L.any() or t.pair_weight_L.any() or t.score_weight_L.any())
+
 
 class Batch(NamedTuple):
     """Rows of one length: the fields of `Row` and `Targets`, each with an axis of rows in front."""
@@ -82,7 +90,9 @@ class Source:
     `share` is the expected number of times that each response is seen in an epoch; `mismatched` the number of
     responses with another query's response in their place, all of whose items are then answered by no, as a share
     of the natural ones; `items`, `pairs` and `scores` weigh this source in the three losses. `balance` weighs items
-    so that yes and no have the same total in the source.
+    so that yes and no have the same total in the source. `reference` shows the judge a reference answer where the
+    query has one: always (`support`), or half of the time (`drop`), so that it can judge both ways (JudgeLM: Zhu et
+    al. 2023, arXiv 2310.17631, sections 4.2 and 4.3).
     """
 
     name: str
@@ -94,6 +104,7 @@ class Source:
     pairs: float = 0.0
     scores: float = 0.0
     balance: bool = False
+    reference: Literal["none", "support", "drop"] = "none"
 
 
 @dataclass(eq=False)
@@ -130,7 +141,9 @@ def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
         scores = np.asarray([a.score for a in train])
         known = scores[np.isfinite(scores)]
         if (source.pairs or source.scores) and not len(known):
-            raise RocketError(f"{source.name}: {source.labeler!r} gives no scores, which the pair and score losses need")
+            raise RocketError(
+                f"{source.name}: {source.labeler!r} gives no scores, which the pair and score losses need"
+            )
         if source.items and not any(np.isfinite(a.target_I).any() for a in train):
             raise RocketError(f"{source.name}: {source.labeler!r} labels no items; set items = 0 for this source")
         # Standardised with the training part's figures; a constant labeler says nothing.
@@ -176,6 +189,7 @@ def answers_of(index: int, source: Source, labels: Any) -> Iterator[Answer]:
                 index, session_id, model, b.conversation(session_id, model), b.responses[model][session_id].text, items,
                 np.asarray([np.nan if t is None else t for t in given], np.float32),
                 np.nan if label.score is None else label.score,
+                tuple(text for _, text in sorted(b.queries[session_id].references.items())),
             )  # fmt: skip
 
 
@@ -202,7 +216,9 @@ class Packer:
         """Rows for answers to one query. Two answers that the pair loss compares share a row."""
         source = self.corpus.sources[answers[0].source]
         prompts = [
-            self.prompter.render(a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}").sequences
+            self.prompter.render(
+                a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}", a.shown
+            ).sequences
             for a in answers
         ]
         kept = [(a, p) for a, p in zip(answers, prompts, strict=True) if p is not None]
@@ -240,10 +256,7 @@ class Packer:
             if source.scores and np.isfinite(answer.score):
                 f["score"][i], f["score_weight"][i] = answer.score, source.scores
         pairs = [
-            (i, j)
-            for i, a in enumerate(inside)
-            for j, b in enumerate(inside)
-            if source.pairs and a.score > b.score
+            (i, j) for i, a in enumerate(inside) for j, b in enumerate(inside) if source.pairs and a.score > b.score
         ]
         for place, (i, j) in enumerate(pairs[:L]):
             n["better"][place], n["worse"][place], f["pair_weight"][place] = i, j, source.pairs
@@ -275,29 +288,41 @@ def groups(answers: Sequence[Answer], size: int, paired: bool, rng: np.random.Ge
     return [out[i] for i in rng.permutation(len(out))]
 
 
-def repeated(answers: Sequence[Answer], share: float, rng: np.random.Generator) -> list[Answer]:
-    """Each answer `share` times on average: whole rounds of all, and a random part of one more."""
+def show_reference(group: list[Answer], how: str, rng: np.random.Generator) -> list[Answer]:
+    """The group with one reference answer in sight of the judge, the same for all, or as it is."""
+    given = group[0].references
+    if how == "none" or not given or (how == "drop" and rng.random() < 0.5):
+        return group
+    shown = given[int(rng.integers(len(given)))]
+    return [replace(answer, shown=shown) for answer in group]
+
+
+T = TypeVar("T")
+
+
+def repeated(things: Sequence[T], share: float, rng: np.random.Generator) -> list[T]:
+    """Each thing `share` times on average, in random order: whole rounds of all, and a random part of one more."""
     whole, part = divmod(share, 1.0)
-    rest = [answers[i] for i in sorted(rng.permutation(len(answers))[: round(part * len(answers))])]
-    return [*answers] * int(whole) + rest
+    sizes = [len(things)] * int(whole) + [round(part * len(things))]
+    return [things[i] for size in sizes for i in rng.permutation(len(things))[:size]]
 
 
 def epoch_rows(packer: Packer, seed: int, epoch: int, size: int) -> list[TrainRow]:
-    """All rows of one epoch, in random order."""
-    rows: list[TrainRow] = []
+    """All rows of one epoch. The order is random within a kind (a source, natural or mismatched), and every kind is
+    spread evenly over the epoch, so that every optimizer step sees the same mix."""
+    placed: list[tuple[float, TrainRow]] = []
     for index, source in enumerate(packer.corpus.sources):
         rng = np.random.default_rng([seed, epoch, index])
         train = packer.corpus.train[index]
-        chosen = repeated(train, source.share, rng)
-        made = groups(chosen, size, source.pairs > 0, rng)
-        for answer in repeated(chosen, source.mismatched, rng):
-            wrong = mismatch(answer, train, rng)
-            if wrong is not None:
-                made.append([wrong])
-        for group in made:
-            rows += packer.rows(group)
-    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
-    return [rows[i] for i in order]
+        chosen = repeated(groups(train, size, source.pairs > 0, rng), source.share, rng)
+        answers = [answer for group in chosen for answer in group]
+        wrong = [mismatch(answer, train, rng) for answer in repeated(answers, source.mismatched, rng)]
+        mixed = [wrong[i] for i in rng.permutation(len(wrong))]
+        for made in (chosen, [[a] for a in mixed if a is not None]):
+            rows = [row for group in made for row in packer.rows(show_reference(group, source.reference, rng))]
+            rows = [row for row in rows if row.says_something]
+            placed += [((i + rng.random()) / len(rows), row) for i, row in enumerate(rows)]
+    return [row for _, row in sorted(placed, key=lambda pair: pair[0])]
 
 
 def steps(rows: Iterable[TrainRow], tokens: int) -> list[list[TrainRow]]:
@@ -316,8 +341,8 @@ def batches(rows: Sequence[TrainRow], multiple: Callable[[int], int]) -> Iterato
     Missing rows repeat the first with all weights 0.
     """
     by_length: dict[int, list[TrainRow]] = {}
-    for row in rows:
-        by_length.setdefault(row.length, []).append(row)
+    for one in rows:
+        by_length.setdefault(one.length, []).append(one)
     for length in sorted(by_length):
         size = multiple(length)
         for at in range(0, len(by_length[length]), size):

@@ -31,9 +31,16 @@ class Head(NamedTuple):
     shift_S: Array
 
 
+ITEMS_STEP, SOURCES_STEP = 16_384, 16
+
+
 def init_head(items: int, sources: int) -> Head:
-    """The mean; a label's deviation is taken to be 2 of the 9 points of the scale."""
-    return Head(jnp.zeros(max(items, 1)), jnp.full(sources, 0.5), jnp.zeros(sources))
+    """The mean; a label's deviation is taken to be 2 of the 9 points of the scale.
+
+    Tables come in whole steps, so that runs on other data find their compiled programs in the cache.
+    """
+    I, S = (max(-(-n // step), 1) * step for n, step in ((items, ITEMS_STEP), (sources, SOURCES_STEP)))  # noqa: E741
+    return Head(jnp.zeros(I), jnp.full(S, 0.5), jnp.zeros(S))
 
 
 def response_scores(head: Head, p_L: Array, targets: Targets) -> Array:

@@ -1,10 +1,10 @@
 """Tuning a judge: a folder in which training can be killed at any time and continued to the same bits.
 
-    tune.json           the recipe, hashes of judge and benchmarks, what the data held, versions
-    log.jsonl           a line per optimizer step and per evaluation
-    state/<step>/       trained weights and optimizer state (Orbax), the newest two
-    adapter/ or judge/  the result: the best on the held-out queries so far
-    loss.png            both losses over the steps (needs matplotlib)
+tune.json           the recipe, hashes of judge and benchmarks, what the data held, versions
+log.jsonl           a line per optimizer step and per evaluation
+state/<step>/       trained weights and optimizer state (Orbax), the newest two
+adapter/ or judge/  the result: the best on the held-out queries so far
+loss.png            both losses over the steps (needs matplotlib)
 """
 
 import json
@@ -38,12 +38,26 @@ from rocketjax.judge import (
     save_judge,
 )
 from rocketjax.prompt import Prompter, row_lengths, template
-from rocketjax.tune.data import Corpus, Packer, Source, TrainRow, batches, collect, epoch_rows, groups, steps
+from rocketjax.tune.data import (
+    Corpus,
+    Packer,
+    Source,
+    TrainRow,
+    batches,
+    collect,
+    epoch_rows,
+    groups,
+    show_reference,
+    steps,
+)
 from rocketjax.tune.loss import Losses, init_head
 from rocketjax.tune.metrics import accuracy, auc
 from rocketjax.tune.step import Learner, Optimizer, Params, Scale, data_mesh, trainable, with_weights
 
 FORMAT = 1
+# Tokens that the longest row has beyond the longest prompt, so that the other items of the response fit beside it
+# instead of taking a row of their own with the response in it again.
+ITEMS_ROOM = 256
 KEPT = 2  # states on the disk: the newest may be the one that a kill tore
 
 
@@ -59,16 +73,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     items: float = 1.0  # weights of the losses
     pairs: float = 1.0
     scores: float = 1.0
-    mass: float = 0.05
+    mass: float = 0.2
     learning_rate: float = 5e-4
     head_learning_rate: float = 1e-2
     warmup: float = 0.05  # part of the steps
     weight_decay: float = 0.0
     clip: float = 1.0
     epochs: int = 1
-    batch_tokens: int = 4096  # of an optimizer step, at least
-    max_tokens: int = 1024  # of a prompt; a longer one is cut in the middle of its longest texts
-    responses: int = 4  # of one query that may share a row
+    batch_tokens: int = 6144  # of an optimizer step, at least; its rows should be of a dozen queries or more
+    max_tokens: int = 768  # of a prompt; a longer one is cut in the middle of its longest texts
+    responses: int = 1  # of one query that may share a row: fewer tokens, but a step then sees fewer queries
     template: str = "native"
     held_out: float = 0.1  # part of the queries of every source
     eval_every: int = 50  # optimizer steps between evaluations and saved states
@@ -144,7 +158,7 @@ def tune(
         raise RocketError(f"max_tokens is {recipe.max_tokens}; this judge takes 1 to {judge.model.config.context}")
     if judge.adapted:
         raise RocketError(f"{judge.origin}: carries an adapter already; convert it to a judge of its own first")
-    longest = row_lengths(recipe.max_tokens)[-1]
+    longest = row_lengths(recipe.max_tokens + ITEMS_ROOM)[-1]
     prompter = Prompter(judge.tokenizer, template(recipe.template), recipe.max_tokens, "truncate-middle")
     packer = Packer(corpus, prompter, longest, judge.model.config.window)
     start(folder, about(judge, sources, corpus, recipe), mode)
@@ -167,8 +181,11 @@ def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recip
                 "name": s.name,
                 "sha256": s.benchmark.sha256,
                 "labeler": s.labeler,
-                **{k: getattr(s, k) for k in ("share", "mismatched", "items", "pairs", "scores", "balance")},
-                **counts,
+                **{
+                    k: getattr(s, k)
+                    for k in ("share", "mismatched", "items", "pairs", "scores", "balance", "reference")
+                },
+                "data": counts,
             }
             for s, counts in zip(sources, corpus.counts, strict=True)
         ],
@@ -198,7 +215,9 @@ def start(folder: Path, meta: Mapping[str, Any], mode: Mode) -> None:
         except OSError as e:
             raise RocketError(f"{folder}: cannot be written ({e})") from None
     elif mode == "new":
-        raise RocketError(f"{folder}: holds a tuning already. Use --resume to continue it or --overwrite to begin anew.")
+        raise RocketError(
+            f"{folder}: holds a tuning already. Use --resume to continue it or --overwrite to begin anew."
+        )
     try:
         there = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as e:
@@ -288,7 +307,7 @@ class Training:
         head_rate = rate / r.learning_rate * r.head_learning_rate
         sums, norm = self.learner.step(made, scale, rate, head_rate)
         means = mean_losses(sums)
-        loss = sum(getattr(r, k) * means[k] for k in ("items", "pairs", "scores", "mass") if means[k] is not None)
+        loss = step_loss(r, sums)
         if not math.isfinite(loss):
             raise RocketError(f"step {step}: the loss is {loss}; lower the learning rate")
         tokens = sum(row.row.tokens for row in rows)
@@ -310,7 +329,7 @@ class Training:
             for group in groups(self.corpus.held_out[index], r.responses, paired, rng):
                 if sum(row.length for row in out[index]) >= r.eval_tokens / len(sources):
                     break
-                out[index] += self.packer.rows(group)
+                out[index] += self.packer.rows(show_reference(group, self.corpus.sources[index].reference, rng))
         return out
 
     def evaluate(self, step: int, total: int, held_out: list[list[TrainRow]]) -> None:
@@ -332,7 +351,7 @@ class Training:
             added = jax.tree.map(lambda *x: sum(x), *own)
             sums.append(added)
             graded, labels = np.concatenate(p), np.concatenate(label)
-            figures = {k: v for k, v in mean_losses(added).items() if v is not None}
+            figures: dict[str, float | None] = {k: v for k, v in mean_losses(added).items() if v is not None}
             if len(labels):
                 figures |= {
                     "auc": finite(auc(graded, labels)),
@@ -344,8 +363,8 @@ class Training:
                 }
             line["held_out"][source.name] = figures
         if sums:
-            means = mean_losses(jax.tree.map(lambda *x: sum(x), *sums))
-            line["loss"] = sum(getattr(r, k) * means[k] for k in ("items", "pairs", "scores", "mass") if means[k])
+            # Each source counts alike, however many of its labels fit the evaluation.
+            line["loss"] = float(np.mean([step_loss(r, one) for one in sums]))
         # Without held-out queries the last weights are the result.
         if self.best is None or not sums or line["loss"] < self.best["loss"]:
             self.best, self.worse = line, 0
@@ -362,7 +381,9 @@ class Training:
         trained = {"step": step, "of": total, "recipe": msgspec.to_builtins(r),
                    "sources": [s.name for s in self.corpus.sources]}  # fmt: skip
         if self.scale is None:
-            save_judge(with_weights(self.judge.model, weights), self.judge.path, self.folder / "judge", self.judge.sha256)
+            save_judge(
+                with_weights(self.judge.model, weights), self.judge.path, self.folder / "judge", self.judge.sha256
+            )
         else:
             card = Card(self.judge.sha256, self.judge.origin, r.rank, self.scale, trained)
             save_adapter(Adapter(weights, self.scale), self.judge.model.config, card, self.folder / "adapter")
@@ -397,7 +418,9 @@ class Training:
             loaded = ocp.load(file.with_suffix("").absolute(), numbered(abstract))
         except Exception as e:  # Orbax raises many kinds for a broken state; all mean the same to a user
             reason = str(e).splitlines()[0][:300]
-            raise RocketError(f"{file.with_suffix('')}: cannot be read ({reason}); begin anew with --overwrite") from None
+            raise RocketError(
+                f"{file.with_suffix('')}: cannot be read ({reason}); begin anew with --overwrite"
+            ) from None
         leaves = [loaded[key] for key in numbered(now)]
         self.learner.params, self.learner.state = jax.tree.unflatten(jax.tree.structure(now), leaves)
         self.best, self.worse = small["best"], small["worse"]
@@ -407,7 +430,7 @@ class Training:
 
     def show(self, step: int, total: int, epoch: int, loss: float) -> None:
         if self.progress:
-            last = next((line["held_out"] for line in reversed(self.log) if "held_out" in line), {})
+            last: dict[str, Any] = next((line["held_out"] for line in reversed(self.log) if "held_out" in line), {})
             seconds = time.perf_counter() - self.begun
             self.progress(Progress(step, total, epoch, loss, last, self.tokens, seconds))
 
@@ -421,16 +444,21 @@ def input_moments(model: Transformer, where: Sequence[str], rows: Sequence[Train
     Padding is left out. Projections that read the same input share one array.
     """
     wanted = set(where)
+    same: dict[str, str] = {}  # path -> the first path that reads the same input
 
-    def moments(row: Any, used: jax.Array) -> dict[str, jax.Array]:
+    def moments(row: Row, used: jax.Array, asked: jax.Array) -> dict[str, jax.Array]:
         found: dict[str, jax.Array] = {}
+        inputs: dict[int, tuple[str, jax.Array]] = {}  # holds the arrays, so that their ids stay theirs
         length = row.token_T.shape[0]
 
         def tap(path: str, x: jax.Array) -> None:
             if path in wanted:
+                same[path], _ = inputs.setdefault(id(x), (path, x))
+                if same[path] != path:
+                    return
                 flat = x.reshape(len(x), -1)
                 # In the last layer queries and MLP see the leaves only, whose padding repeats the last one.
-                real = jnp.arange(length) < used if len(x) == length else jnp.ones(len(x), bool)
+                real = jnp.arange(len(x)) < (used if len(x) == length else asked)
                 flat = jnp.where(real[:, None], flat, 0.0)
                 found[path] = jnp.einsum("ti,tj->ij", flat, flat, precision="highest")
 
@@ -441,24 +469,33 @@ def input_moments(model: Transformer, where: Sequence[str], rows: Sequence[Train
     total: dict[str, jax.Array] = {}
     for row in rows:
         arrays = [jnp.asarray(getattr(row.row, name)) for name in Row._fields]
-        more = step(Row(*arrays), jnp.int32(row.row.tokens))
+        more = step(Row(*arrays), jnp.int32(row.row.tokens), jnp.int32(len(row.row.owners)))
         total = {path: total[path] + m for path, m in more.items()} if total else more
-    return total
+    return {path: total[first] for path, first in same.items()}
 
 
 def step_scale(recipe: Recipe, rows: Sequence[TrainRow]) -> Scale:
-    """What turns the sums over these rows into the recipe's weighted means."""
+    """What turns the sums over these rows into the step's loss: a mean over all labels, whatever their kind.
 
-    def factor(weight: float, name: str) -> float:
-        total = sum(float(getattr(row.targets, name).sum()) for row in rows)
-        return weight / total if total else 0.0
+    A mean of each kind by itself would let the only pair of a step weigh as much as its hundred items. The answer
+    mass is a mean over the leaves.
+    """
 
-    return Scale(
-        factor(recipe.items, "weight_L"),
-        factor(recipe.pairs, "pair_weight_L"),
-        factor(recipe.scores, "score_weight_L"),
-        factor(recipe.mass, "used_L"),
-    )
+    def total(name: str) -> float:
+        return sum(float(getattr(row.targets, name).sum()) for row in rows)
+
+    r = recipe
+    labels = r.items * total("weight_L") + r.pairs * total("pair_weight_L") + r.scores * total("score_weight_L")
+    one = 1 / labels if labels else 0.0
+    return Scale(r.items * one, r.pairs * one, r.scores * one, r.mass / max(total("used_L"), 1.0))
+
+
+def step_loss(recipe: Recipe, sums: Losses) -> float:
+    """The same from the sums."""
+    r = recipe
+    labels = r.items * sums.items_weight + r.pairs * sums.pairs_weight + r.scores * sums.scores_weight
+    loss = r.items * sums.items + r.pairs * sums.pairs + r.scores * sums.scores
+    return float((loss / labels if labels else 0.0) + r.mass * sums.mass / max(sums.used, 1.0))
 
 
 def mean_losses(sums: Losses) -> dict[str, float | None]:
