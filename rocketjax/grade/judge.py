@@ -404,14 +404,15 @@ WORDING = 2048  # bytes, more than any template and chat format put around query
 
 
 def check_lengths(benchmark: Benchmark, prompter: Prompter) -> None:
-    """Under `--overflow error`, finds the first over-long prompt before anything is written.
+    """Finds a missing reference and, under `--overflow error`, the first over-long prompt before anything is written.
 
     A token is at least one byte of text, so only prompts with more bytes than tokens allowed are encoded.
     """
-    if prompter.overflow != "error":
-        return
     for session_id, checklist in benchmark.checklists.items():
-        longest = max(len(item.encode()) for item in checklist.items)
+        shown = prompter.shown(benchmark, session_id) or ""
+        if prompter.overflow != "error":
+            continue
+        longest = max(len(item.encode()) for item in checklist.items) + len(shown.encode())
         for model in benchmark.models:
             if session_id not in benchmark.responses[model]:
                 continue

@@ -223,12 +223,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """Readable lines for every setting that two run.json files do not share."""
     lines = []
     for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
+        a, b = (numbered(x) for x in (old.get(key), new.get(key)))
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             lines.append(f"{prefix}{key}: {brief(a)} there, {brief(b)} here")
     return lines
+
+
+def numbered(value: Any) -> Any:
+    """A list of tables as a table by number, so that what differs in one of them is named."""
+    tables = isinstance(value, list) and value and all(isinstance(x, Mapping) for x in value)
+    return {str(i): x for i, x in enumerate(value)} if tables else value
 
 
 def brief(value: Any) -> str:

@@ -19,6 +19,9 @@ from jax.typing import ArrayLike
 from rocketjax.judge import Row, Transformer
 from rocketjax.prompt import PackedRow
 
+# On a CPU the loops over live blocks run on one thread. Up to this length the chunks of all keys take .85 to .95 of the
+# time, measured on two cores with SmolLM2-135M.
+CHUNKED = 2048
 ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
 
 
@@ -69,8 +72,10 @@ class Grader:
         yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
 
         def device_step(model: Transformer, rows: Row) -> Answers:
+            short = self.platform == "cpu" and rows.token_T.shape[1] <= CHUNKED
+
             def one(row: Row) -> Answers:
-                return answers(model(row), yes, no)
+                return answers(model(row, "chunked" if short else "blocked"), yes, no)
 
             if len(rows.token_T) > 1:
                 return jax.vmap(one)(rows)

@@ -59,20 +59,23 @@ class Prompter:
         Raises RocketError for a prompt over `max_tokens` under `error`, and for one whose own wording and item
         leave no room at all.
         """
-        shown = None
-        if self.reference is not None:
-            given = benchmark.queries[session_id].references
-            if self.reference not in given:
-                there = ", ".join(sorted(given)) or "none"
-                raise RocketError(f"session {session_id!r}: no reference by {self.reference!r}; references by: {there}")
-            shown = given[self.reference]
         return self.render(
             benchmark.conversation(session_id, model),
             benchmark.responses[model][session_id].text,
             benchmark.checklists[session_id].items,
             f"session {session_id!r}, model {model!r}",
-            shown,
+            self.shown(benchmark, session_id),
         )
+
+    def shown(self, benchmark: Benchmark, session_id: str) -> str | None:
+        """The reference answer that the judge sees, if it sees any. RocketError where its author gave none."""
+        if self.reference is None:
+            return None
+        given = benchmark.queries[session_id].references
+        if self.reference not in given:
+            there = ", ".join(sorted(given)) or "none"
+            raise RocketError(f"session {session_id!r}: no reference by {self.reference!r}; references by: {there}")
+        return given[self.reference]
 
     def render(
         self, turns: Sequence[Message], response: str, items: Sequence[str], where: str, reference: str | None = None

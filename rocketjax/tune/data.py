@@ -283,7 +283,8 @@ def groups(answers: Sequence[Answer], size: int, paired: bool, rng: np.random.Ge
             continue
         while own:
             first = own.pop()
-            match = next((i for i, other in enumerate(own) if other.score != first.score), None)
+            # NaN, no score, differs from nothing here.
+            match = next((i for i, other in enumerate(own) if abs(other.score - first.score) > 0), None)
             out.append([first] if match is None else [first, own.pop(match)])
     return [out[i] for i in rng.permutation(len(out))]
 

@@ -40,7 +40,9 @@ def init_head(items: int, sources: int) -> Head:
     Tables come in whole steps, so that runs on other data find their compiled programs in the cache.
     """
     I, S = (max(-(-n // step), 1) * step for n, step in ((items, ITEMS_STEP), (sources, SOURCES_STEP)))  # noqa: E741
-    return Head(jnp.zeros(I), jnp.full(S, 0.5), jnp.zeros(S))
+    # The dtype is named because an unnamed one is weak, and the first update, whose result is not, would have every
+    # program compiled again.
+    return Head(jnp.zeros(I, jnp.float32), jnp.full(S, 0.5, jnp.float32), jnp.zeros(S, jnp.float32))
 
 
 def response_scores(head: Head, p_L: Array, targets: Targets) -> Array:

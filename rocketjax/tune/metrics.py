@@ -24,8 +24,10 @@ def auc(p: Float, label: Float) -> float:
 
 
 def accuracy(p: Float, label: Float) -> float:
-    """Share of items on the right side of 0.5; labels of 0.5 are left out."""
+    """Share of items on the right side of 0.5; labels of 0.5 are left out. NaN where no other is there."""
     p, label = p[label != 0.5], label[label != 0.5]
+    if not len(p):
+        return float("nan")
     return float(np.mean((p > 0.5) == (label > 0.5)))
 
 

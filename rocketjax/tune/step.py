@@ -145,7 +145,7 @@ class Learner:
             return jax.tree.map(jnp.add, grads, more), sums
 
         def update(params: Params, state: Any, grads: Params, rate: Array, head_rate: Array) -> Any:
-            norm = optax.global_norm(grads)
+            norm = optax.tree.norm(grads)
             updates, state = self.transform.update(grads, state, params)
             down = Params(
                 jax.tree.map(lambda u: -rate * u, updates.weights), jax.tree.map(lambda u: -head_rate * u, updates.head)

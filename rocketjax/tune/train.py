@@ -51,7 +51,7 @@ from rocketjax.tune.data import (
     steps,
 )
 from rocketjax.tune.loss import Losses, init_head
-from rocketjax.tune.metrics import accuracy, auc
+from rocketjax.tune.metrics import auc
 from rocketjax.tune.step import Learner, Optimizer, Params, Scale, data_mesh, trainable, with_weights
 
 FORMAT = 1
@@ -207,7 +207,12 @@ def start(folder: Path, meta: Mapping[str, Any], mode: Mode) -> None:
     if names and not file.exists():
         raise RocketError(f"{folder}: is not empty and no tuning; choose another folder for -o")
     if file.exists() and mode == "overwrite":
-        shutil.rmtree(folder)
+        # tune.json last: until then the folder is a tuning, and can be overwritten again.
+        for name in ("state", "adapter", "judge", "log.jsonl", "loss.png", "tune.json"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
     if not file.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -272,29 +277,28 @@ class Training:
         r = self.recipe
         done = self.restore()
         held_out = self.held_out_rows()
-        step = 0
-        stopped = False
         # Every epoch's steps are known before the first: the learning rate looks ahead to the end.
-        plan = [steps(epoch_rows(self.packer, r.seed, e, r.responses), r.batch_tokens) for e in range(r.epochs)]
-        total = sum(map(len, plan))
-        if done == 0 and self.best is None:
+        plan = [
+            (epoch, rows)
+            for epoch in range(r.epochs)
+            for rows in steps(epoch_rows(self.packer, r.seed, epoch, r.responses), r.batch_tokens)
+        ]
+        total, step = len(plan), done
+        if self.best is None:
             self.evaluate(0, total, held_out)
-        for epoch, epoch_steps in enumerate(plan):
-            for rows in epoch_steps:
-                step += 1
-                if step <= done:
-                    continue
-                if r.patience and self.worse >= r.patience:
-                    stopped = True
-                    break
-                loss = self.one_step(step, total, epoch, rows)
-                if step % r.eval_every == 0 or step == total:
-                    self.evaluate(step, total, held_out)
-                self.show(step, total, epoch, loss)
+        for epoch, rows in plan[done:]:
+            if r.patience and self.worse >= r.patience:
+                break
+            step += 1
+            loss = self.one_step(step, total, epoch, rows)
+            if step % r.eval_every == 0 or step == total:
+                self.evaluate(step, total, held_out)
+            self.show(step, total, epoch, loss)
         write_plot(self.folder, self.log)
+        self.tidy()
         assert self.best is not None, "training ends with an evaluation"
         name = "judge" if r.method == "full" else "adapter"
-        return Tuned(str(self.folder / name), step - stopped, self.best["step"], self.best, stopped)
+        return Tuned(str(self.folder / name), step, self.best["step"], self.best, step < total)
 
     def one_step(self, step: int, total: int, epoch: int, rows: list[TrainRow]) -> float:
         """An optimizer step, and its line in the log."""
@@ -355,7 +359,6 @@ class Training:
             if len(labels):
                 figures |= {
                     "auc": finite(auc(graded, labels)),
-                    "accuracy": accuracy(graded, labels),
                     "majority": max(float(np.mean(labels > 0.5)), float(np.mean(labels < 0.5))),
                     "mean_p": float(graded.mean()),
                     "mean_label": float(labels.mean()),
@@ -402,6 +405,18 @@ class Training:
         for old in sorted(root.glob("*.json"))[:-KEPT]:
             old.unlink()
             shutil.rmtree(old.with_suffix(""), ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Clears away what killed processes left: temporary files and folders, and states that were never complete."""
+        root = self.folder / "state"
+        complete = {file.stem for file in root.glob("*.json")}
+        stale = [*self.folder.glob(".*.tmp"), *root.glob(".*.tmp")]
+        stale += [path for path in root.iterdir() if path.is_dir() and path.name not in complete]
+        for path in stale:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def restore(self) -> int:
         """Takes up the newest complete state and returns its step, 0 if there is none."""
@@ -495,7 +510,7 @@ def step_loss(recipe: Recipe, sums: Losses) -> float:
     r = recipe
     labels = r.items * sums.items_weight + r.pairs * sums.pairs_weight + r.scores * sums.scores_weight
     loss = r.items * sums.items + r.pairs * sums.pairs + r.scores * sums.scores
-    return float((loss / labels if labels else 0.0) + r.mass * sums.mass / max(sums.used, 1.0))
+    return float((loss / labels if labels else 0.0) + r.mass * sums.mass / max(float(sums.used), 1.0))
 
 
 def mean_losses(sums: Losses) -> dict[str, float | None]:
@@ -505,7 +520,7 @@ def mean_losses(sums: Losses) -> dict[str, float | None]:
         "pairs": (sums.pairs, sums.pairs_weight),
         "scores": (sums.scores, sums.scores_weight),
         "mass": (sums.mass, sums.used),
-        "hits": (sums.hits, sums.labels),
+        "accuracy": (sums.hits, sums.labels),
     }
     return {name: float(total / weight) if weight else None for name, (total, weight) in pairs.items()}
 
