@@ -1,6 +1,6 @@
 """Makes the embedded default judge again: the adapter in checkpoints/smollm2-135m-judge.
 
-    python experiments/default_judge.py DATA WORK [--scale K] [--without SET]
+    python experiments/default_judge.py DATA WORK [--scale K] [--without SET] [--batch-tokens N]
 
 DATA is as in judge_data.py; imported sets, and the tuning's folder WORK/tuned (WORK/without-SET), go to WORK. Killed,
 it continues. --scale multiplies how often each response is seen. The result lies in the tuning's folder as adapter/;
@@ -10,6 +10,7 @@ copy it to checkpoints/ by hand once you have looked at it.
 import argparse
 from pathlib import Path
 
+import msgspec
 from judge_data import LABELLERS, prepare
 
 import rocketjax
@@ -59,8 +60,10 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--without", choices=sorted(SETS))
+    parser.add_argument("--batch-tokens", type=int, default=RECIPE.batch_tokens)
     a = parser.parse_args()
-    print(train(a.data, a.work, a.scale, a.without))
+    recipe = msgspec.structs.replace(RECIPE, batch_tokens=a.batch_tokens)
+    print(train(a.data, a.work, a.scale, a.without, recipe))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ LABELLERS = {
     "infobench": "gpt-4", "realsumm": "crowd", "structflowbench": "gpt-4o", "hellobench_qa": "gpt-4o",
     "pandalm": "human", "llmbar": "gold", "prometheus": "gpt-4",
 }  # fmt: skip
-ITEMS = ("infobench", "realsumm", "structflowbench", "hellobench_qa")  # the sets whose items are labelled
+ITEMS = ("infobench", "realsumm", "structflowbench", "hellobench_qa")  # whose items are labelled
 
 
 def prepare(data: Path, out: Path) -> dict[str, Path]:

@@ -1,17 +1,19 @@
 """Leave one source out: for each set with labelled items, tune on all other sets and grade the one left out.
 
-    python experiments/leave_one_out.py DATA WORK [--scale K] [--queries N]
+    python experiments/leave_one_out.py DATA WORK [--scale K] [--batch-tokens N] [--whole]
 
 Prints, for the untuned and the tuned judge, AUC, accuracy, ECE and Brier with 95% intervals on the set that neither
-has seen, and keeps them in WORK/leave-one-out.json. --scale shortens the training (see default_judge.py), --queries the
-grading. Killed, it continues.
+has seen, and keeps them in WORK/leave-one-out.json. A set that the embedded judge is not tuned on is graded by that
+one. --scale shortens the training (see default_judge.py; a short one needs smaller steps, --batch-tokens). Without
+--whole, `QUERIES` of each set are graded. Killed, it continues.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from default_judge import train
+import msgspec
+from default_judge import RECIPE, SETS, train
 from judge_data import ITEMS, LABELLERS, prepare
 from quality import items, sample
 
@@ -19,22 +21,26 @@ import rocketjax
 from rocketjax.grade import Judge
 from rocketjax.judge import BASE
 
+QUERIES = {"infobench": 150, "realsumm": 20, "structflowbench": 16, "hellobench_qa": 6}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--queries", type=int)
+    parser.add_argument("--batch-tokens", type=int, default=RECIPE.batch_tokens)
+    parser.add_argument("--whole", action="store_true")
     a = parser.parse_args()
+    recipe = msgspec.structs.replace(RECIPE, batch_tokens=a.batch_tokens)
     folders = prepare(a.data, a.work)
     found = {}
     for name in ITEMS:
-        adapter = train(a.data, a.work, a.scale, without=name)
-        b = sample(rocketjax.load_benchmark(folders[name]), a.queries)
+        tuned = f"{BASE}+{train(a.data, a.work, a.scale, name, recipe)}" if name in SETS else None
+        b = sample(rocketjax.load_benchmark(folders[name]), None if a.whole else QUERIES[name])
         found[name] = {
             which: items(Judge.load(judge, "bf16"), b, LABELLERS[name], str(a.work / f"graded-{name}-{which}"))
-            for which, judge in (("base", BASE), ("tuned", f"{BASE}+{adapter}"))
+            for which, judge in (("base", BASE), ("tuned", tuned))
         }
         (a.work / "leave-one-out.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 

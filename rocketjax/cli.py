@@ -183,10 +183,6 @@ def run_grading(
     return MISSING if missing else DONE
 
 
-UNTUNED = (
-    "The default judge is not tuned yet and so answers little better than a coin; this shows how a run works, "
-    "not how good the responders are."
-)
 LOW_MASS = 0.1  # P(Yes) + P(No) below this: the judge had something else to say
 EXCLUDED = {
     "no_checklist": "queries without a checklist",
@@ -540,8 +536,6 @@ def demo(
         model = row["model"]
         table.add_row(str(row["rank"]), model, f"{row['score']:.2f}", f"{truth[model]:.2f}", str(place[model]))
     Console().print(table)
-    if judge is None:
-        say(UNTUNED)
     raise typer.Exit(code)
 
 
@@ -590,5 +584,5 @@ def main() -> None:
             say(f"error: {e}")
             code = FAILED
     if code == INTERRUPTED:
-        say("interrupted; what was graded is kept, the same command with --resume continues it")
+        say("interrupted; what was done is kept, the same command with --resume continues it")
     sys.exit(code)

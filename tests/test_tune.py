@@ -101,7 +101,7 @@ def test_the_gradient_of_products_is_that_of_einsum(spec):
 def packer_of(judge: Judge, *sources: Source, held_out: float = 0.0, max_tokens: int = 400) -> Packer:
     corpus = collect(sources, held_out, 0)
     prompter = Prompter(judge.tokenizer, NATIVE, max_tokens, "truncate-middle")
-    return Packer(corpus, prompter, 1024, judge.model.config.window)
+    return Packer(corpus, prompter, 1024, 1024, judge.model.config.window)
 
 
 def all_losses(judge: Judge, queries: int = 10) -> tuple[Packer, list[TrainRow]]:

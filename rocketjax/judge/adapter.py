@@ -150,10 +150,6 @@ def save_adapter(adapter: Adapter, config: Config, card: Card, folder: Path) -> 
     write_folder(folder, write)
 
 
-def is_adapter(folder: Path) -> bool:
-    return (folder / PEFT_WEIGHTS).is_file() or (folder / ABOUT).is_file()
-
-
 def load_adapter(folder: Path, config: Config, base_sha256: str) -> Adapter:
     """Reads what `save_adapter` wrote, for a base with this hash of its weights.
 

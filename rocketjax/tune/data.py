@@ -9,6 +9,7 @@ Axes: T tokens of a row, L leaves. A response of a row is numbered by its first 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -128,6 +129,9 @@ def in_held_out(session_id: str, part: float, seed: int) -> bool:
 def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
     """The answers of all sources. Raises RocketError for a labeler that is not there or says nothing usable."""
     corpus = Corpus(sources, [], [], {}, [])
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise RocketError(f"two sources have one name: {', '.join(names)}")
     for index, source in enumerate(sources):
         labels = source.benchmark.labels
         if source.labeler not in labels:
@@ -205,30 +209,37 @@ def mismatch(answer: Answer, others: Sequence[Answer], rng: np.random.Generator)
 
 @dataclass(frozen=True, eq=False)
 class Packer:
-    """Answers into rows no longer than `longest` tokens (one of the packing lengths)."""
+    """Answers into rows no longer than `longest` tokens, or `longest_pair` where two share one: packing lengths both.
+
+    `counts` says of all rows made so far how many responses they hold, how many of these were cut in the middle, and
+    how many pairs did not fit a row, so that the pair loss does not see them.
+    """
 
     corpus: Corpus
     prompter: Prompter
     longest: int
+    longest_pair: int
     window: int
+    counts: Counter[str] = field(default_factory=Counter)
 
     def rows(self, answers: Sequence[Answer]) -> list[TrainRow]:
         """Rows for answers to one query. Two answers that the pair loss compares share a row."""
         source = self.corpus.sources[answers[0].source]
-        prompts = [
-            self.prompter.render(
-                a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}", a.shown
-            ).sequences
-            for a in answers
-        ]
-        kept = [(a, p) for a, p in zip(answers, prompts, strict=True) if p is not None]
-        owners = [(a, i) for a, _ in kept for i in range(len(a.items))]
-        units: list[list[Int]] = [list(p) for _, p in kept]
-        if source.pairs and len(units) == 2:
+        owners = [(a, i) for a in answers for i in range(len(a.items))]
+        units: list[list[Int]] = []
+        for a in answers:
+            made = self.prompter.render(a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}", a.shown)
+            assert made.sequences is not None, "the prompter of a packer cuts, it does not skip"
+            units.append(made.sequences)
+            self.counts.update(responses=1, truncated=int(made.truncated > 0))
+        pair = bool(source.pairs) and len(units) == 2
+        if pair:
             units = [[*units[0], *units[1]]]
-        return [
-            TrainRow(row, self.targets(row, owners, source)) for row in pack_query(units, self.longest, self.window)
-        ]
+        packed = pack_query(units, self.longest_pair if pair else self.longest, self.window)
+        rows = [TrainRow(row, self.targets(row, owners, source)) for row in packed]
+        if pair and answers[0].text != answers[1].text and not any(r.targets.pair_weight_L.any() for r in rows):
+            self.counts["pairs_apart"] += 1
+        return rows
 
     def targets(self, row: PackedRow, owners: Sequence[tuple[Answer, int]], source: Source) -> Targets:
         L = len(row.leaf_L)

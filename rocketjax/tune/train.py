@@ -160,7 +160,8 @@ def tune(
         raise RocketError(f"{judge.origin}: carries an adapter already; convert it to a judge of its own first")
     longest = row_lengths(recipe.max_tokens + ITEMS_ROOM)[-1]
     prompter = Prompter(judge.tokenizer, template(recipe.template), recipe.max_tokens, "truncate-middle")
-    packer = Packer(corpus, prompter, longest, judge.model.config.window)
+    longest_pair = row_lengths(2 * recipe.max_tokens + ITEMS_ROOM)[-1]
+    packer = Packer(corpus, prompter, longest, longest_pair, judge.model.config.window)
     start(folder, about(judge, sources, corpus, recipe), mode)
     return Training(judge, corpus, packer, recipe, folder, progress).run()
 
@@ -339,7 +340,7 @@ class Training:
     def evaluate(self, step: int, total: int, held_out: list[list[TrainRow]]) -> None:
         """Losses and figures on the held-out rows; keeps the best weights; saves the state."""
         r = self.recipe
-        line: dict[str, Any] = {"step": step, "held_out": {}}
+        line: dict[str, Any] = {"step": step, "held_out": {}, "packed": dict(self.packer.counts)}
         sums: list[Losses] = []
         for source, rows in zip(self.corpus.sources, held_out, strict=True):
             if not rows:
