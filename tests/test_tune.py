@@ -455,6 +455,19 @@ def test_equal_responses_share_a_leaf_with_their_mean_label():
     assert len(leaf_texts(row)) == 1 and row.targets.target_L[0] == 0.75 and row.targets.weight_L[0] == 4
 
 
+def test_a_pair_too_long_for_a_row_takes_a_longer_one_or_is_counted():
+    bench = word_bench(1, models=2)
+    long = {m: {s: Response(s, m, f"{m} " + "x" * 500, None) for s in by} for m, by in bench.responses.items()}
+    bench, judge = msgspec.structs.replace(bench, responses=long), tiny_judge()
+    corpus = collect([Source("w", bench, "truth", pairs=1.0)], 0.0, 0)
+    prompter = Prompter(judge.tokenizer, NATIVE, 1024, "truncate-middle")
+    for longest_pair, rows_, apart in ((2048, 1, 0), (1024, 2, 1)):
+        packer = Packer(corpus, prompter, 1024, longest_pair, 0)
+        rows = epoch_rows(packer, 0, 0, 1)
+        assert len(rows) == rows_ and sum(r.targets.pair_weight_L.sum() for r in rows) == 1 - apart
+        assert packer.counts["pairs_apart"] == apart and packer.counts["responses"] == 2
+
+
 def test_pairs_have_different_scores_and_the_rest_stands_alone():
     bench = word_bench(1, models=5)
     scores = (1.0, 1.0, 2.0, None, None)
@@ -646,14 +659,14 @@ def test_what_cannot_be_trained_is_said_before_a_folder_is_made(tmp_path):
     for recipe, message in (
         (Recipe(max_tokens=9999), "max_tokens is 9999; this judge takes 1 to 4096"),
         (Recipe(template="x"), "unknown template 'x'"),
+        (Recipe(first_layer=3, max_tokens=400), "first_layer is 3; the judge has 3 layers"),
+        (Recipe(targets=("x",), max_tokens=400), "unknown adapter targets x"),
     ):
         with pytest.raises(RocketError, match=message):
             tune(judge, [source], tmp_path / "out", recipe)
         assert not (tmp_path / "out").exists()
-    with pytest.raises(RocketError, match="first_layer is 3; the judge has 3 layers"):
-        tune(judge, [source], tmp_path / "layers", Recipe(first_layer=3, max_tokens=400))
-    with pytest.raises(RocketError, match="unknown adapter targets x"):
-        tune(judge, [source], tmp_path / "targets", Recipe(targets=("x",), max_tokens=400))
+    with pytest.raises(RocketError, match="two sources have one name: w, w"):
+        tune(judge, [source, source], tmp_path / "out", RECIPE)
     judge.adapted = True
     with pytest.raises(RocketError, match="carries an adapter already"):
         tune(judge, [source], tmp_path / "out", RECIPE)

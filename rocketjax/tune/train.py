@@ -162,8 +162,10 @@ def tune(
     prompter = Prompter(judge.tokenizer, template(recipe.template), recipe.max_tokens, "truncate-middle")
     longest_pair = row_lengths(2 * recipe.max_tokens + ITEMS_ROOM)[-1]
     packer = Packer(corpus, prompter, longest, longest_pair, judge.model.config.window)
+    # Before the folder is made, so that a recipe that does not fit the judge leaves nothing behind.
+    training = Training(judge, corpus, packer, recipe, folder, progress)
     start(folder, about(judge, sources, corpus, recipe), mode)
-    return Training(judge, corpus, packer, recipe, folder, progress).run()
+    return training.run()
 
 
 def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
