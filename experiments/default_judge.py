@@ -32,8 +32,15 @@ SETS: dict[str, dict[str, float]] = {
 RECIPE = Recipe(first_layer=10, batch_tokens=4096, learning_rate=8e-4, eval_every=50, eval_tokens=30_000)
 
 
-def train(data: Path, work: Path, scale: float = 1.0, without: str | None = None, recipe: Recipe = RECIPE) -> Path:
-    """Tunes on all sets but `without` and returns the adapter's folder."""
+def train(
+    data: Path,
+    work: Path,
+    scale: float = 1.0,
+    without: str | None = None,
+    recipe: Recipe = RECIPE,
+    related: tuple[str, ...] = (),
+) -> Path:
+    """Tunes on all sets but `without` and those related to it, and returns the adapter's folder."""
     folders = prepare(data, work)
     sources = [
         Source(
@@ -41,7 +48,7 @@ def train(data: Path, work: Path, scale: float = 1.0, without: str | None = None
             **{**options, "share": options["share"] * scale},  # type: ignore[arg-type]
         )
         for name, options in SETS.items()
-        if name != without
+        if name != without and name not in related
     ]  # fmt: skip
 
     def say(p: Progress) -> None:

@@ -2,8 +2,9 @@
 
     python experiments/judge_data.py DATA OUT
 
-DATA holds the sources' own files: infobench/, realsumm/, pairs/pandalm/, pairs/llmbar/, prometheus_rubric/, and, in
-this package's layout, structflowbench/ and hellobench_qa/. All are MIT, Apache-2.0 or CC BY 4.0. What repeats
+DATA holds the sources' own rows, one folder a set: infobench/, realsumm/, pairs/pandalm/, pairs/llmbar/ (one file a
+part, LLMBar_Natural.jsonl.gz and so on), prometheus_rubric/ (vicuna_eval), and, in this package's layout (`rocketjax
+import` makes it), structflowbench/ and hellobench_qa/. All are MIT, Apache-2.0 or CC BY 4.0. What repeats
 MT-Bench's questions is left out, so that MT-Bench can test the judge: Prometheus' mt_bench_eval and LLMBar's
 Processed_MT-Bench. LLMBar's adversarial parts are left out too: they are made to be hard for the largest judges.
 """

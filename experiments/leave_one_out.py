@@ -21,6 +21,8 @@ import rocketjax
 from rocketjax.grade import Judge
 from rocketjax.judge import BASE
 
+# PandaLM asks most of its instructions with InfoBench's checklists.
+RELATED = {"infobench": ("pandalm",)}
 QUERIES = {"infobench": 150, "realsumm": 20, "structflowbench": 16, "hellobench_qa": 6}
 
 
@@ -36,7 +38,9 @@ def main() -> None:
     folders = prepare(a.data, a.work)
     found = {}
     for name in ITEMS:
-        tuned = f"{BASE}+{train(a.data, a.work, a.scale, name, recipe)}" if name in SETS else None
+        tuned = (
+            f"{BASE}+{train(a.data, a.work, a.scale, name, recipe, RELATED.get(name, ()))}" if name in SETS else None
+        )
         b = sample(rocketjax.load_benchmark(folders[name]), None if a.whole else QUERIES[name])
         found[name] = {
             which: items(Judge.load(judge, "bf16"), b, LABELLERS[name], str(a.work / f"graded-{name}-{which}"))

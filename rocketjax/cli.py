@@ -339,7 +339,8 @@ def tune(
         Path, typer.Option("--output", "--output-path", "-o", metavar="OUT", help="The tuning's folder.")
     ],
     benches: Annotated[
-        list[Path] | None, typer.Argument(metavar="BENCH...", help="Labelled benchmarks to learn from.")
+        list[Path] | None,
+        typer.Argument(metavar="BENCH...", help="Labelled benchmarks to learn from; they replace those of --config."),
     ] = None,
     judge: Annotated[
         str | None,

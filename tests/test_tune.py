@@ -416,11 +416,12 @@ def relabelled(bench, items, score=None):
     return msgspec.structs.replace(bench, labels={"truth": labels})
 
 
-def test_balance_gives_yes_and_no_the_same_weight():
-    rows = rows_of(Source("w", lopsided(), "truth", balance=True), size=1)
+@pytest.mark.parametrize("mismatched", [0.0, 0.5])
+def test_balance_gives_yes_and_no_the_same_weight(mismatched):
+    rows = rows_of(Source("w", lopsided(), "truth", balance=True, mismatched=mismatched), size=1)
     target, weight = (np.concatenate([getattr(r.targets, n) for r in rows]) for n in ("target_L", "weight_L"))
     yes, no = weight[target == 1].sum(), weight[(target == 0) & (weight > 0)].sum()
-    assert yes == pytest.approx(no) and yes + no == pytest.approx(40)
+    assert yes == pytest.approx(no) and yes + no == pytest.approx(40 * (1 + mismatched))
     assert (target == 1).sum() == 10
 
 
@@ -466,6 +467,21 @@ def test_a_pair_too_long_for_a_row_takes_a_longer_one_or_is_counted():
         rows = epoch_rows(packer, 0, 0, 1)
         assert len(rows) == rows_ and sum(r.targets.pair_weight_L.sum() for r in rows) == 1 - apart
         assert packer.counts["pairs_apart"] == apart and packer.counts["responses"] == 2
+
+
+def test_a_response_spread_over_rows_has_no_score_in_any():
+    bench, judge = word_bench(1, models=2), tiny_judge()
+    items = {s: Checklist(s, tuple(f"{i} " + "y" * 150 for i in range(4))) for s in bench.queries}
+    labels = {"truth": {"model-0": {s: Label(s, "model-0", "truth", 1.0, (1.0,) * 4) for s in bench.queries}}}
+    bench = msgspec.structs.replace(bench, checklists=items, labels=labels)
+    corpus = collect([Source("w", bench, "truth", scores=1.0)], 0.0, 0)
+    prompter = Prompter(judge.tokenizer, NATIVE, 1024, "truncate-middle")
+    for longest, whole in ((2048, True), (768, False)):
+        packer = Packer(corpus, prompter, longest, longest, 0)
+        rows = epoch_rows(packer, 0, 0, 1)
+        assert (len(rows) == 1) == whole and sum(r.targets.weight_L.sum() for r in rows) == 4
+        assert sum(r.targets.score_weight_L.sum() for r in rows) == whole
+        assert (packer.counts["scores_apart"] > 0) != whole
 
 
 def test_pairs_have_different_scores_and_the_rest_stands_alone():

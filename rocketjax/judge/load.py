@@ -245,10 +245,12 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         for file in temporary.rglob("*"):
             sync(file)
         sync(temporary)
+        old = temporary.with_suffix(".old.tmp")
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, old)  # a rename, so that at no moment there is half a folder
         os.replace(temporary, folder)
         sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as e:
         raise RocketError(f"{folder}: cannot be written ({e})") from None
     finally:

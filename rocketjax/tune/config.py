@@ -35,6 +35,8 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("share is 0; leave the source out")
         if not self.items + self.pairs + self.scores:
             raise ValueError("items, pairs and scores are all 0, so nothing would be learned from it")
+        if not self.items and (self.mismatched or self.balance):
+            raise ValueError("mismatched and balance are about items, and items is 0")
 
 
 class RecipeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -40,7 +40,6 @@ class Answer:
     score: float  # standardised within the source: mean 0, deviation 1
     references: tuple[str, ...] = ()  # reference answers to the query
     shown: str | None = None  # the one that the judge sees
-    natural: bool = True  # False: another query's response was put in, and every item is answered by no
 
 
 class Targets(NamedTuple):
@@ -161,8 +160,9 @@ def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
         targets = np.concatenate([a.target_I for a in corpus.train[-1]])
         targets = targets[np.isfinite(targets)]
         yes = float(targets.sum())
-        no = len(targets) - yes
-        even = (len(targets) / 2 / no, len(targets) / 2 / yes) if source.balance and yes and no else (1.0, 1.0)
+        # What mismatched responses will add: as many items again, all answered by no.
+        no = len(targets) - yes + source.mismatched * sum(len(a.target_I) for a in corpus.train[-1])
+        even = ((yes + no) / 2 / no, (yes + no) / 2 / yes) if source.balance and yes and no else (1.0, 1.0)
         corpus.class_weight.append(even)
         corpus.counts.append(
             {
@@ -203,7 +203,7 @@ def mismatch(answer: Answer, others: Sequence[Answer], rng: np.random.Generator)
         other = others[int(rng.integers(len(others)))]
         if other.session_id != answer.session_id and other.text != answer.text:
             zero = np.zeros(len(answer.items), np.float32)
-            return replace(answer, text=other.text, target_I=zero, score=np.nan, natural=False)
+            return replace(answer, text=other.text, target_I=zero, score=np.nan)
     return None
 
 
@@ -212,7 +212,7 @@ class Packer:
     """Answers into rows no longer than `longest` tokens, or `longest_pair` where two share one: packing lengths both.
 
     `counts` says of all rows made so far how many responses they hold, how many of these were cut in the middle, and
-    how many pairs did not fit a row, so that the pair loss does not see them.
+    what did not fit a row, so that its loss does not see it: pairs, and rows with only a part of a scored response.
     """
 
     corpus: Corpus
@@ -263,11 +263,18 @@ class Packer:
                 f["weight"][leaf] = len(targets) * source.items * ((1 - t) * no + t * yes)
             n["response"][leaf] = numbers[id(first)]
             n["item"][leaf] = self.corpus.items.get((first.source, first.session_id, first.items[place]), -1)
+        # A response whose items are spread over several rows has no score in any of them.
+        asked = Counter(id(owners[i][0]) for ids in row.owners for i in ids)
+        whole = [asked[id(answer)] == len(answer.items) for answer in inside]
         for i, answer in enumerate(inside):
             if source.scores and np.isfinite(answer.score):
-                f["score"][i], f["score_weight"][i] = answer.score, source.scores
+                f["score"][i], f["score_weight"][i] = answer.score, source.scores * whole[i]
+                self.counts["scores_apart"] += not whole[i]
         pairs = [
-            (i, j) for i, a in enumerate(inside) for j, b in enumerate(inside) if source.pairs and a.score > b.score
+            (i, j)
+            for i, a in enumerate(inside)
+            for j, b in enumerate(inside)
+            if source.pairs and a.score > b.score and whole[i] and whole[j]
         ]
         for place, (i, j) in enumerate(pairs[:L]):
             n["better"][place], n["worse"][place], f["pair_weight"][place] = i, j, source.pairs

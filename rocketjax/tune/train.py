@@ -98,7 +98,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name in ("alpha", "learning_rate", "head_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("items", "pairs", "scores", "mass", "weight_decay", "patience", "first_layer"):
+        for name in ("items", "pairs", "scores", "mass", "weight_decay", "patience", "first_layer", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         for name in ("held_out", "warmup"):
@@ -156,6 +156,12 @@ def tune(
     corpus = collect(sources, recipe.held_out, recipe.seed)
     if recipe.max_tokens > judge.model.config.context:
         raise RocketError(f"max_tokens is {recipe.max_tokens}; this judge takes 1 to {judge.model.config.context}")
+    if not template(recipe.template).references:
+        shown = [s.name for s in sources if s.reference != "none"]
+        if shown:
+            raise RocketError(f"template {recipe.template!r} has no place for a reference answer ({', '.join(shown)})")
+    if recipe.patience and not any(corpus.held_out):
+        raise RocketError("patience needs held-out queries, and no query fell into that part; raise held_out")
     if judge.adapted:
         raise RocketError(f"{judge.origin}: carries an adapter already; convert it to a judge of its own first")
     longest = row_lengths(recipe.max_tokens + ITEMS_ROOM)[-1]
@@ -286,6 +292,8 @@ class Training:
             for epoch in range(r.epochs)
             for rows in steps(epoch_rows(self.packer, r.seed, epoch, r.responses), r.batch_tokens)
         ]
+        if not plan:
+            raise RocketError("nothing to train on: no row has a label; raise share, or see what the losses need")
         total, step = len(plan), done
         if self.best is None:
             self.evaluate(0, total, held_out)
@@ -315,8 +323,9 @@ class Training:
         sums, norm = self.learner.step(made, scale, rate, head_rate)
         means = mean_losses(sums)
         loss = step_loss(r, sums)
-        if not math.isfinite(loss):
-            raise RocketError(f"step {step}: the loss is {loss}; lower the learning rate")
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            write_lines(self.folder / "log.jsonl", self.log)
+            raise RocketError(f"step {step}: the loss is {loss}, its gradient's norm {norm}; lower the learning rate")
         tokens = sum(row.row.tokens for row in rows)
         self.tokens += tokens
         self.log.append(
@@ -371,6 +380,9 @@ class Training:
         if sums:
             # Each source counts alike, however many of its labels fit the evaluation.
             line["loss"] = float(np.mean([step_loss(r, one) for one in sums]))
+            if not math.isfinite(line["loss"]):
+                write_lines(self.folder / "log.jsonl", self.log)
+                raise RocketError(f"step {step}: the held-out loss is {line['loss']}; lower the learning rate")
         # Without held-out queries the last weights are the result.
         if self.best is None or not sums or line["loss"] < self.best["loss"]:
             self.best, self.worse = line, 0
@@ -425,20 +437,22 @@ class Training:
         """Takes up the newest complete state and returns its step, 0 if there is none."""
         from orbax.checkpoint import v1 as ocp
 
-        found = sorted((self.folder / "state").glob("*.json"))
-        if not found:
+        found = sorted((self.folder / "state").glob("*.json"), reverse=True)
+        now = (self.learner.params, self.learner.state)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), now)
+        broken = ""
+        for file in found:
+            try:
+                small = json.loads(file.read_text("utf-8"))
+                lines = (self.folder / "log.jsonl").read_text("utf-8").splitlines()
+                loaded = ocp.load(file.with_suffix("").absolute(), numbered(abstract))
+                break
+            except Exception as e:  # Orbax raises many kinds for a broken state; all mean the same here
+                broken = broken or f"{file.with_suffix('')}: cannot be read ({str(e).splitlines()[0][:300]})"
+        else:
+            if broken:
+                raise RocketError(f"{broken}, nor an older state; begin anew with --overwrite")
             return 0
-        file, now = found[-1], (self.learner.params, self.learner.state)
-        try:
-            small = json.loads(file.read_text("utf-8"))
-            lines = (self.folder / "log.jsonl").read_text("utf-8").splitlines()
-            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), now)
-            loaded = ocp.load(file.with_suffix("").absolute(), numbered(abstract))
-        except Exception as e:  # Orbax raises many kinds for a broken state; all mean the same to a user
-            reason = str(e).splitlines()[0][:300]
-            raise RocketError(
-                f"{file.with_suffix('')}: cannot be read ({reason}); begin anew with --overwrite"
-            ) from None
         leaves = [loaded[key] for key in numbered(now)]
         self.learner.params, self.learner.state = jax.tree.unflatten(jax.tree.structure(now), leaves)
         self.best, self.worse = small["best"], small["worse"]
