@@ -68,9 +68,14 @@ def sample(b: Benchmark, queries: int | None) -> Benchmark:
 
 
 def grades(judge: Judge, b: Benchmark, output: str | None) -> list[dict[str, Any]]:
-    run = judge.grade(b, output or tempfile.mkdtemp(prefix="rocketjax-quality-"), mode="resume",
-                      overflow="truncate-middle")  # fmt: skip
-    return [row for row in run.grades.to_pylist() if row["status"] == "ok"]
+    """The graded items; those without a grade are counted out loud."""
+    with tempfile.TemporaryDirectory(prefix="rocketjax-quality-") as folder:
+        run = judge.grade(b, output or folder, mode="resume", overflow="truncate-middle")
+        rows = run.grades.to_pylist()
+    graded = [row for row in rows if row["status"] == "ok"]
+    if len(graded) < len(rows):
+        print(f"without a grade, left out: {len(rows) - len(graded)} of {len(rows)} items")
+    return graded
 
 
 def order(score: np.ndarray, label: np.ndarray) -> np.ndarray:
