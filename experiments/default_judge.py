@@ -9,6 +9,7 @@ copy it to checkpoints/ by hand once you have looked at it.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from judge_data import LABELLERS, prepare
@@ -21,13 +22,13 @@ from rocketjax.tune import Progress, Recipe, Source, tune
 # How often each response is seen, how many with another query's response per natural one, and what is learned. Tokens
 # decide: a label costs 30 tokens in REALSumm, 120 in InfoBench, 400 in StructFlowBench. A pair of responses counts as
 # four item labels, a score as three.
-SETS: dict[str, dict[str, float]] = {
-    "realsumm": dict(share=1.3, mismatched=0.05),
-    "infobench": dict(share=0.9, mismatched=0.5),
-    "structflowbench": dict(share=0.07, mismatched=0.15),
-    "pandalm": dict(share=0.6, items=0.0, pairs=4.0),
-    "llmbar": dict(share=0.6, items=0.0, pairs=4.0),
-    "prometheus": dict(share=1.0, items=0.0, scores=3.0),
+SETS: dict[str, dict[str, Any]] = {
+    "realsumm": dict(share=1.0, mismatched=0.05),
+    "infobench": dict(share=1.5, mismatched=0.25, prior="natural"),
+    "structflowbench": dict(share=0.1, mismatched=0.15, prior="natural"),
+    "pandalm": dict(share=1.0, items=0.0, pairs=4.0, even_lengths=True),
+    "llmbar": dict(share=1.0, items=0.0, pairs=4.0, even_lengths=True),
+    "prometheus": dict(share=1.5, items=0.0, scores=3.0),
 }
 RECIPE = Recipe(first_layer=10, batch_tokens=4096, learning_rate=8e-4, eval_every=50, eval_tokens=30_000)
 
@@ -45,7 +46,7 @@ def train(
     sources = [
         Source(
             name, rocketjax.load_benchmark(folders[name]), LABELLERS[name],
-            **{**options, "share": options["share"] * scale},  # type: ignore[arg-type]
+            **{**options, "share": options["share"] * scale},
         )
         for name, options in SETS.items()
         if name != without and name not in related

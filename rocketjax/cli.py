@@ -371,6 +371,13 @@ def tune(
         float | None, typer.Option(min=0, help="Responses to other queries put in, per response. (default 0)")
     ] = None,
     balance: Annotated[bool | None, typer.Option("--balance", help="Give yes and no the same total weight.")] = None,
+    prior: Annotated[
+        Literal["mixed", "natural"] | None,
+        typer.Option(help="natural: take out of the loss what --mismatched does to the odds of yes. (default mixed)"),
+    ] = None,
+    even_lengths: Annotated[
+        bool | None, typer.Option("--even-lengths", help="Longer and shorter responses win equally, by weight.")
+    ] = None,
     reference: Annotated[
         Literal["none", "support", "drop"] | None,
         typer.Option(help="Show reference answers: never, always, half of the time."),
@@ -419,7 +426,7 @@ def tune(
     file = read_recipe(config) if config else RecipeFile()
     per_source = {
         "labeler": labels, "share": share, "mismatched": mismatched, "items": items, "pairs": pairs, "scores": scores,
-        "balance": balance, "reference": reference,
+        "balance": balance, "prior": prior, "even_lengths": even_lengths, "reference": reference,
     }  # fmt: skip
     given: dict[str, Any] = {k: v for k, v in per_source.items() if v is not None}
     if benches:

@@ -425,6 +425,38 @@ def test_balance_gives_yes_and_no_the_same_weight(mismatched):
     assert (target == 1).sum() == 10
 
 
+def test_a_natural_prior_takes_out_what_mismatched_responses_add():
+    """30 no and 10 yes by nature, 20 no more put in: the odds of yes fall from 10/30 to 10/50, and training adds that
+    to the margin. Held-out rows have no mismatched responses, so nothing is added there."""
+    for prior, expected in (("mixed", 0.0), ("natural", np.log(30.5 / 50.5))):
+        source = Source("w", lopsided(), "truth", mismatched=0.5, prior=prior)
+        rows = rows_of(source, size=1)
+        asked = [r.targets.weight_L > 0 for r in rows]
+        shift = np.concatenate([r.targets.shift_L[a] for r, a in zip(rows, asked, strict=True)])
+        assert len(shift) == 60 and shift == pytest.approx(expected)
+        packer = packer_of(tiny_judge(), source)
+        assert not any(r.targets.shift_L.any() for r in packer.rows(packer.corpus.train[0][:1]))
+    row = rows[0]
+    margin = np.linspace(-1, 1, len(row.targets.used_L)).astype(np.float32)
+    got = losses(outputs_of(margin, np.zeros_like(margin)), init_head(1, 1), row.targets)
+    z, t = margin + row.targets.shift_L, row.targets.target_L
+    bce = -(t * np.log(1 / (1 + np.exp(-z))) + (1 - t) * np.log(1 / (1 + np.exp(z))))
+    assert got.items == pytest.approx((row.targets.weight_L * bce).sum(), rel=1e-5)
+
+
+def test_even_lengths_let_the_shorter_response_win_as_often():
+    """Three queries where the longer response is better, one where the shorter is."""
+    bench = word_bench(4, models=2)
+    text = {"model-0": "long " * 9, "model-1": "short"}
+    responses = {m: {s: Response(s, m, f"{text[m]} {m}", None) for s in by} for m, by in bench.responses.items()}
+    better = {s: "model-0" if i else "model-1" for i, s in enumerate(sorted(bench.queries))}
+    labels = {m: {s: Label(s, m, "truth", float(better[s] == m), (1.0,)) for s in bench.queries} for m in bench.models}
+    bench = msgspec.structs.replace(bench, responses=responses, labels={"truth": labels})
+    for even, weights in ((False, [3.0, 3.0, 3.0, 3.0]), (True, [2.0, 2.0, 2.0, 6.0])):
+        rows = rows_of(Source("w", bench, "truth", items=0.0, pairs=3.0, even_lengths=even))
+        assert sorted(float(w) for r in rows for w in r.targets.pair_weight_L if w) == pytest.approx(weights)
+
+
 def lopsided():
     bench = word_bench(10)
     labels = {m: {s: Label(s, m, "truth", None, (float(m == "model-2"),)) for s in bench.queries} for m in bench.models}

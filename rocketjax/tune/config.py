@@ -25,6 +25,8 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pairs: float = 0.0
     scores: float = 0.0
     balance: bool = False
+    prior: Literal["mixed", "natural"] = "mixed"
+    even_lengths: bool = False
     reference: Literal["none", "support", "drop"] = "none"
 
     def __post_init__(self) -> None:
@@ -37,6 +39,12 @@ class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("items, pairs and scores are all 0, so nothing would be learned from it")
         if not self.items and (self.mismatched or self.balance):
             raise ValueError("mismatched and balance are about items, and items is 0")
+        if self.prior == "natural" and not (self.items and self.mismatched):
+            raise ValueError('prior = "natural" takes out what mismatched responses add, and there are none')
+        if self.prior == "natural" and self.balance:
+            raise ValueError('prior = "natural" and balance = true contradict each other')
+        if self.even_lengths and not self.pairs:
+            raise ValueError("even_lengths is about pairs, and pairs is 0")
 
 
 class RecipeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

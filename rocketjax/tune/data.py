@@ -9,6 +9,7 @@ Axes: T tokens of a row, L leaves. A response of a row is numbered by its first 
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,7 @@ class Targets(NamedTuple):
 
     target_L: Float  # in [0, 1]
     weight_L: Float
+    shift_L: Float  # added to the judge's margin before it is compared with the target; see `Source.prior`
     used_L: Float  # 1 for a leaf that is asked, 0 for padding
     response_L: Int  # which response of the row a leaf belongs to
     item_L: Int  # the item's place in the head's table
@@ -104,6 +106,8 @@ class Source:
     pairs: float = 0.0
     scores: float = 0.0
     balance: bool = False
+    prior: Literal["mixed", "natural"] = "mixed"
+    even_lengths: bool = False
     reference: Literal["none", "support", "drop"] = "none"
 
 
@@ -116,6 +120,8 @@ class Corpus:
     held_out: list[list[Answer]]
     items: dict[tuple[int, str, str], int]  # (source, session, item) -> place in the head's table
     class_weight: list[tuple[float, float]]  # per source: of no, of yes
+    shift: list[float]  # per source: what mismatched responses do to the log odds of yes, 0 or less
+    pair_weight: list[tuple[float, float]]  # per source: where the shorter response is better, where the longer is
     counts: list[dict[str, int]] = field(default_factory=list)
 
 
@@ -127,7 +133,7 @@ def in_held_out(session_id: str, part: float, seed: int) -> bool:
 
 def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
     """The answers of all sources. Raises RocketError for a labeler that is not there or says nothing usable."""
-    corpus = Corpus(sources, [], [], {}, [])
+    corpus = Corpus(sources, [], [], {}, [], [], [])
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise RocketError(f"two sources have one name: {', '.join(names)}")
@@ -161,7 +167,12 @@ def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
         targets = targets[np.isfinite(targets)]
         yes = float(targets.sum())
         # What mismatched responses will add: as many items again, all answered by no.
-        no = len(targets) - yes + source.mismatched * sum(len(a.target_I) for a in corpus.train[-1])
+        natural_no = len(targets) - yes
+        no = natural_no + source.mismatched * sum(len(a.target_I) for a in corpus.train[-1])
+        # Half a label more, so that a source without any no has odds too.
+        shift = math.log((natural_no + 0.5) / (no + 0.5)) if source.prior == "natural" else 0.0
+        corpus.shift.append(shift)
+        corpus.pair_weight.append(length_weights(corpus.train[-1]) if source.even_lengths else (1.0, 1.0))
         even = ((yes + no) / 2 / no, (yes + no) / 2 / yes) if source.balance and yes and no else (1.0, 1.0)
         corpus.class_weight.append(even)
         corpus.counts.append(
@@ -177,6 +188,24 @@ def collect(sources: Sequence[Source], held_out: float, seed: int) -> Corpus:
             }
         )
     return corpus
+
+
+def length_weights(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Weights of pairs whose shorter, and whose longer response is better, that make both totals equal."""
+    by_session: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_session.setdefault(answer.session_id, []).append(answer)
+    shorter = longer = 0
+    for own in by_session.values():
+        for a in own:
+            for b in own:
+                if a.score > b.score:
+                    shorter += len(a.text) < len(b.text)
+                    longer += len(a.text) > len(b.text)
+    if not shorter or not longer:
+        return 1.0, 1.0
+    half = (shorter + longer) / 2
+    return half / shorter, half / longer
 
 
 def answers_of(index: int, source: Source, labels: Any) -> Iterator[Answer]:
@@ -222,8 +251,11 @@ class Packer:
     window: int
     counts: Counter[str] = field(default_factory=Counter)
 
-    def rows(self, answers: Sequence[Answer]) -> list[TrainRow]:
-        """Rows for answers to one query. Two answers that the pair loss compares share a row."""
+    def rows(self, answers: Sequence[Answer], mixed: bool = False) -> list[TrainRow]:
+        """Rows for answers to one query. Two answers that the pair loss compares share a row.
+
+        `mixed`: the rows are part of a mix with mismatched responses, whose prior the loss may have to take out.
+        """
         source = self.corpus.sources[answers[0].source]
         owners = [(a, i) for a in answers for i in range(len(a.items))]
         units: list[list[Int]] = []
@@ -236,18 +268,22 @@ class Packer:
         if pair:
             units = [[*units[0], *units[1]]]
         packed = pack_query(units, self.longest_pair if pair else self.longest, self.window)
-        rows = [TrainRow(row, self.targets(row, owners, source)) for row in packed]
+        rows = [TrainRow(row, self.targets(row, owners, source, mixed)) for row in packed]
         if pair and answers[0].text != answers[1].text and not any(r.targets.pair_weight_L.any() for r in rows):
             self.counts["pairs_apart"] += 1
         return rows
 
-    def targets(self, row: PackedRow, owners: Sequence[tuple[Answer, int]], source: Source) -> Targets:
+    def targets(
+        self, row: PackedRow, owners: Sequence[tuple[Answer, int]], source: Source, mixed: bool = False
+    ) -> Targets:
         L = len(row.leaf_L)
+        index = self.corpus.sources.index(source)
         f = {n: np.zeros(L, np.float32) for n in ("target", "weight", "used", "score", "score_weight", "pair_weight")}
         n = {n: np.zeros(L, np.int32) for n in ("response", "item", "better", "worse")}
         numbers: dict[int, int] = {}  # id of an answer -> its number in the row
         inside: list[Answer] = []
-        no, yes = self.corpus.class_weight[self.corpus.sources.index(source)]
+        no, yes = self.corpus.class_weight[index]
+        shorter, longer = self.corpus.pair_weight[index]
         for leaf, ids in enumerate(row.owners):
             # Equal responses share a leaf: its target is their mean, and its score counts for the first of them.
             own = [owners[i] for i in ids]
@@ -277,10 +313,13 @@ class Packer:
             if source.pairs and a.score > b.score and whole[i] and whole[j]
         ]
         for place, (i, j) in enumerate(pairs[:L]):
-            n["better"][place], n["worse"][place], f["pair_weight"][place] = i, j, source.pairs
+            n["better"][place], n["worse"][place] = i, j
+            a, b = len(inside[i].text), len(inside[j].text)
+            f["pair_weight"][place] = source.pairs * (longer if a > b else shorter if a < b else 1.0)
+        shift = np.full(L, self.corpus.shift[index] if mixed else 0.0, np.float32)
         return Targets(
-            f["target"], f["weight"], f["used"], n["response"], n["item"],
-            np.full(L, self.corpus.sources.index(source), np.int32), f["score"], f["score_weight"],
+            f["target"], f["weight"], shift, f["used"], n["response"], n["item"],
+            np.full(L, index, np.int32), f["score"], f["score_weight"],
             n["better"], n["worse"], f["pair_weight"],
         )  # fmt: skip
 
@@ -338,7 +377,9 @@ def epoch_rows(packer: Packer, seed: int, epoch: int, size: int) -> list[TrainRo
         wrong = [mismatch(answer, train, rng) for answer in repeated(answers, source.mismatched, rng)]
         mixed = [wrong[i] for i in rng.permutation(len(wrong))]
         for made in (chosen, [[a] for a in mixed if a is not None]):
-            rows = [row for group in made for row in packer.rows(show_reference(group, source.reference, rng))]
+            rows = [
+                row for group in made for row in packer.rows(show_reference(group, source.reference, rng), mixed=True)
+            ]
             rows = [row for row in rows if row.says_something]
             placed += [((i + rng.random()) / len(rows), row) for i, row in enumerate(rows)]
     return [row for _, row in sorted(placed, key=lambda pair: pair[0])]

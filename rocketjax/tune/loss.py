@@ -99,7 +99,9 @@ def outputs(
 def losses(out: Outputs, head: Head, targets: Targets) -> Losses:
     """The sums of one row."""
     t, w = jnp.asarray(targets.target_L), jnp.asarray(targets.weight_L)
-    bce_L = jax.nn.softplus(out.margin_L) - t * out.margin_L
+    # In the odds of what is trained on; the margin itself stays in those of responses as they come.
+    margin_L = out.margin_L + targets.shift_L
+    bce_L = jax.nn.softplus(margin_L) - t * margin_L
     score_L = response_scores(head, jax.nn.sigmoid(out.margin_L), targets)
     difference = score_L[targets.better_L] - score_L[targets.worse_L]
     source_L = targets.source_L
@@ -116,6 +118,6 @@ def losses(out: Outputs, head: Head, targets: Targets) -> Losses:
         pairs_weight=jnp.asarray(targets.pair_weight_L).sum(),
         scores_weight=jnp.asarray(targets.score_weight_L).sum(),
         used=jnp.asarray(targets.used_L).sum(),
-        hits=(sided & ((out.margin_L > 0) == (t > 0.5))).sum().astype(jnp.float32),
+        hits=(sided & ((margin_L > 0) == (t > 0.5))).sum().astype(jnp.float32),
         labels=sided.sum().astype(jnp.float32),
     )

@@ -192,7 +192,10 @@ def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recip
                 "labeler": s.labeler,
                 **{
                     k: getattr(s, k)
-                    for k in ("share", "mismatched", "items", "pairs", "scores", "balance", "reference")
+                    for k in (
+                        "share", "mismatched", "items", "pairs", "scores", "balance", "prior", "even_lengths",
+                        "reference",
+                    )  # fmt: skip
                 },
                 "data": counts,
             }
