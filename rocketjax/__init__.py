@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rocketjax.grade import Judge, Run
     from rocketjax.rank import rank_models
     from rocketjax.report import export
-    from rocketjax.reweight import score
+    from rocketjax.reweight import fit_head, labels_of, score
 
 HOMES = {
     "Benchmark": "bench",
@@ -25,11 +25,16 @@ HOMES = {
     "RocketError": "errors",
     "Judge": "grade",
     "Run": "grade",
+    "fit_head": "reweight",
+    "labels_of": "reweight",
     "score": "reweight",
     "rank_models": "rank",
     "export": "report",
 }
-__all__ = ["Benchmark", "Judge", "RocketError", "Run", "export", "load_benchmark", "rank_models", "score"]
+__all__ = [
+    "Benchmark", "Judge", "RocketError", "Run", "export", "fit_head", "labels_of", "load_benchmark", "rank_models",
+    "score",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

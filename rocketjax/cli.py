@@ -268,22 +268,402 @@ def tuning_state(p: Any, short: bool = False) -> str:
     return f"step {p.step} of {p.steps}, {state}" + (f"; held-out AUC: {sources}" if sources else "")
 
 
-@app.command()
-def score(run: RunArg, as_json: JsonOpt = False) -> None:
-    """Turns the grades of a run into scores: 9 * mean(p_yes) + 1 per response.
+LabelsOpt = Annotated[str, typer.Option("--labels", metavar="LABELER", help="Whose scores.")]
+BenchOpt = Annotated[
+    Path | None,
+    typer.Option("--bench", metavar="BENCH", help="The benchmark's folder. Default: where it lay when it was graded."),
+]
 
-    Example: rocketjax score runs/first
+
+@app.command()
+def fit(
+    run: RunArg,
+    labels: LabelsOpt,
+    head: Annotated[str, typer.Option(help="ridge, shared, calibrated, pairwise or soft-trees.")] = "ridge",
+    train_models: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Train on these models' labels only: a name per line.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Else every model is scored by a head fitted on other folds. (default 5)")
+    ] = None,
+    monotone: Annotated[bool, typer.Option("--monotone", help="No item weight below 0.")] = False,
+    rank_weight: Annotated[float, typer.Option(min=0, help="Weight of a soft Spearman loss beside the fit's.")] = 0.0,
+    judge: JudgeOpt = None,
+    bench: BenchOpt = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Default: RUN/heads/HEAD@LABELER.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the head that is there.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Fits a head, item weights that agree with a labeler's scores. `shared` reads the judge's hidden states.
+
+    Example: rocketjax fit runs/first --labels gpt-4, then rocketjax score runs/first --head ridge
+    """
+    if train_models is not None and folds is not None:
+        usage("--train-models and --folds exclude each other")
+    from rocketjax.grade import Run
+    from rocketjax.reweight import features_of, fit_head, folder_name, labels_of, panel, save_head
+
+    opened = Run.open(run)
+    benchmark = benchmark_of(opened, bench)
+    scores = labels_of(benchmark, labels)
+    target = output or run / "heads" / folder_name(head, labels, monotone, rank_weight)
+    if target.exists() and not overwrite:
+        raise RocketError(f"{target}: is there already; use --overwrite, or -o for another folder")
+    features = None
+    if head == "shared":
+        make_features(opened, benchmark, judge)
+        features = features_of(opened, panel(opened))
+    elif judge is not None:
+        usage("--judge gives the hidden states for --head shared; the other heads read grades only")
+    models = None if train_models is None else read_names(train_models)
+    with counting("fitting", "fits") as show:
+        fitted = fit_head(
+            opened, scores, labels, head, train_models=models, folds=folds or 5, monotone=monotone,
+            rank_weight=rank_weight, features=features, progress=show,
+        )  # fmt: skip
+    saved = save_head(fitted, target, overwrite)
+    summary = {
+        "head": str(target), "labeler": labels, "trained_on": saved.trained_on,
+        "folds": len(set(saved.folds.values())), **saved.meta["figures"],
+    }  # fmt: skip
+    if as_json:
+        print_json(summary)
+        return
+    say(f"wrote {target}: {summary['labels']:,} labels of {len(saved.trained_on)} models on "
+        f"{summary['queries_with_labels']:,} queries")  # fmt: skip
+    say("  each model is scored by a fit that has not seen its labels" if saved.folds
+        else "  the training models are left out of the scores")  # fmt: skip
+    say(f"use it with rocketjax score {run} --head {head if output is None else target}")
+
+
+@app.command()
+def heads(
+    run: RunArg,
+    labels: LabelsOpt,
+    splits: Annotated[int, typer.Option(min=2, help="Random splits of the models.")] = 20,
+    part: Annotated[float, typer.Option(help="Part of the models that is trained on.")] = 0.5,
+    per_query: Annotated[int | None, typer.Option(min=1, help="At most so many labels for each query.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="A,B", help="These heads only.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Compares all heads on the same splits: fitted on some models' labels, judged on the others.
+
+    Example: rocketjax heads runs/first --labels gpt-4
+    """
+    if not 0 < part < 1:
+        usage(f"--part is {part}; it must be between 0 and 1")
+    from rocketjax.grade import Run
+    from rocketjax.reweight import as_rows, compare, features_of, labels_of, panel
+
+    opened = Run.open(run)
+    cells = panel(opened, labels_of(benchmark_of(opened, bench), labels))
+    chosen = [h for h in only.split(",") if h] if only else None
+    with counting("comparing", "splits") as show:
+        found = compare(cells, chosen, splits, seed, part, per_query, features_of(opened, cells), show)
+    rows = as_rows(found)
+    if as_json:
+        print_json(rows)
+        return
+    title = f"{len(cells.sessions)} queries, {len(cells.labelled_models())} labelled models, {splits} splits: "
+    table = Table(title=title + "mean and 95% range over the splits")
+    names = {"head": "head", "spearman": "Spearman", "kendall": "Kendall", "pairwise": "pairwise", "mae": "MAE"}
+    for key, name in names.items():
+        table.add_column(name, justify="left" if key == "head" else "right")
+    for row in rows:
+        cells_ = ["-" if row[k][0] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*row[k]) for k in list(names)[1:]]
+        table.add_row(row["head"], *cells_)
+    # A pipe has no width, and figures must not be cut there.
+    (Console() if sys.stdout.isatty() else Console(width=140)).print(table)
+
+
+@app.command()
+def score(
+    run: RunArg,
+    head: Annotated[
+        str | None, typer.Option(help="mean (default), label-free, or a head that rocketjax fit made: name or folder.")
+    ] = None,
+    abstain: Annotated[
+        float | None, typer.Option(metavar="E", help="Mark scores with a standard error above E.")
+    ] = None,
+    score_train: Annotated[
+        bool, typer.Option("--score-train", help="Score the models that the head was trained on, too.")
+    ] = False,
+    jury: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Another judge's run, for --head label-free; repeatable.")
+    ] = None,
+    compat: Annotated[
+        Literal["rocketeval"] | None, typer.Option(help="RocketEval's own scores, its trees and blend with --labels.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="LABELER", help="For --compat, and to print a risk-coverage curve."),
+    ] = None,
+    train_models: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For --compat: the models trained on, a name per line.")
+    ] = None,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Turns the grades of a run into scores: 9 * mean(p_yes) + 1 per response, or by a fitted head.
+
+    Example: rocketjax score runs/first --head ridge --abstain 1.5
     """
     from rocketjax.grade import Run
+    from rocketjax.reweight import about_scores, labels_of, score_compat
     from rocketjax.reweight import score as score_run
 
-    table = score_run(Run.open(run))
+    opened = Run.open(run)
+    given = labels_of(benchmark_of(opened, bench), labels) if labels else None
+    curve = None
+    if compat:
+        if head or abstain or score_train or jury:
+            usage("--compat is RocketEval's way alone: without --head, --abstain, --score-train and --jury")
+        if (labels is None) != (train_models is None):
+            usage("--compat takes --labels and --train-models together, or neither")
+        models = None if train_models is None else read_names(train_models)
+        table = score_compat(opened, given, labels, models)
+    else:
+        if train_models is not None:
+            usage("--train-models is for --compat; fit has its own")
+        if labels and abstain is None:
+            usage("--labels is for --compat, and with --abstain for a risk-coverage curve; fit reads labels")
+        table = score_run(
+            opened, head, abstain=abstain, score_train=score_train, jury=[Run.open(other) for other in jury or ()]
+        )
+        if given is not None and abstain is not None:
+            curve = coverage(table, given, abstain)
+    about = about_scores(table)
     empty = table["score"].null_count
+    marked = sum(table["abstained"].to_pylist())
+    summary = {"run": str(run), "scores": table.num_rows, "without_score": empty, "abstained": marked, **about}
+    if curve:
+        summary["risk_coverage"] = curve
     if as_json:
-        print_json({"run": str(run), "scores": table.num_rows, "without_score": empty})
+        print_json(summary)
     else:
         say(f"wrote {run / 'scores.parquet'}: {table.num_rows:,} responses, {empty:,} of them without a score")
+        say(f"  head {about['head']}" + (f", fitted to {about['labeler']}" if about.get("labeler") else ""))
+        if about.get("compat"):
+            say(f"  RocketEval's own scores (--compat {about['compat']})")
+        if about.get("left_out"):
+            say(f"  left out, trained on: {', '.join(about['left_out'])}")
+        if about.get("scored_by_a_head_that_saw_its_labels"):
+            saw = ", ".join(about["scored_by_a_head_that_saw_its_labels"])
+            say(f"  scored by a head that was trained on their own labels: {saw}")
+        for name, share in about.get("jury", {}).items():
+            say(f"  {share:.0%} of the weight: {name}")
+        if abstain is not None:
+            say(f"  abstained: {marked:,}, whose standard error is above {abstain:g}")
+        if curve:
+            say("  kept  mean absolute error (all of them: {:.3f})".format(curve["all"]))
+            for row in curve["curve"]:
+                say(f"  {row['coverage']:>4.0%}  {row['risk']:.3f}   standard error up to {row['threshold']:.3f}")
     raise typer.Exit(MISSING if empty else DONE)
+
+
+def coverage(table: Any, labels: Any, abstain: float) -> dict[str, Any]:
+    """The risk-coverage curve of scored, labelled responses, at ten places and at the threshold."""
+    import numpy as np
+
+    from rocketjax.reweight import risk_coverage
+
+    rows = [r for r in table.to_pylist() if labels.get(r["model"], {}).get(r["session_id"]) is not None]
+    column = [[np.nan if r[k] is None else r[k] for r in rows] for k in ("score", "standard_error")]
+    label = [labels[r["model"]][r["session_id"]] for r in rows]
+    found = risk_coverage(*(np.asarray([x], float) for x in (*column, label)))
+    if not len(found.risk):
+        raise RocketError("no scored response has a label and a standard error, so there is no risk to draw")
+    places = [max(0, round(len(found.risk) * k / 10) - 1) for k in range(1, 11)]
+    kept = int(np.searchsorted(found.threshold, abstain, side="right"))
+    return {
+        "all": found.random,
+        "area": found.area,
+        "kept": kept / len(found.risk),
+        "risk_of_kept": float(found.risk[kept - 1]) if kept else None,
+        "curve": [
+            {"coverage": float(found.coverage[i]), "risk": float(found.risk[i]), "threshold": float(found.threshold[i])}
+            for i in dict.fromkeys(places)
+        ],
+    }
+
+
+def benchmark_of(run: Any, bench: Path | None) -> Any:
+    """The benchmark that a run graded, from where it lies; RocketError if it is not there or another one."""
+    from rocketjax.bench import load_benchmark
+    from rocketjax.grade import restrict
+
+    path = bench or run.benchmark_path
+    if path is None:
+        raise RocketError(f"{run.path}: does not say where its benchmark lies; give --bench BENCH")
+    if bench is None and not path.is_dir():
+        raise RocketError(f"{path}: the benchmark is no longer there; give --bench BENCH")
+    return restrict(load_benchmark(path), run)
+
+
+def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
+    """Writes features.parquet, unless it is there: what the run's judge makes of every item."""
+    from rocketjax.grade import Judge, item_features
+    from rocketjax.reweight import save_features
+
+    if (run.path / "features.parquet").exists():
+        return
+    dtype: Literal["f32", "bf16"] = run.meta["judge"]["dtype"] or "f32"
+    loaded = Judge.load(judge, dtype, say)
+    if not run.recorded and loaded.sha256 != run.meta["judge"]["weights_sha256"]:
+        raise RocketError(
+            f"{run.path}: was graded by {run.meta['judge']['origin']}, not by {loaded.origin}; name it with --judge"
+        )
+    say(f"reading the hidden states of {sum(len(c.items) for c in benchmark.checklists.values()):,} items")
+    save_features(run, item_features(loaded, benchmark, run.meta["prompt"].get("template", "native")), loaded.sha256)
+
+
+def read_names(file: Path) -> list[str]:
+    """A name per line, or a JSON list of names or of objects with `model` or `name`; blank lines are nothing."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise RocketError(f"{file}: cannot be read ({e})") from None
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError as e:
+            raise RocketError(f"{file}: is no JSON list ({e})") from None
+        found = [x.get("model", x.get("name")) if isinstance(x, dict) else x for x in listed]
+        names = [x for x in found if isinstance(x, str)]
+        if len(names) < len(found):
+            raise RocketError(f"{file}: is a JSON list, but not one of names")
+    if not names:
+        raise RocketError(f"{file}: names no model")
+    return names
+
+
+@contextlib.contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A live line on a terminal, nothing elsewhere."""
+    if not screen.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, total=total, completed=done)
+
+
+@app.command()
+def items(
+    run: RunArg,
+    labels: Annotated[str | None, typer.Option("--labels", metavar="LABELER", help="Whose scores.")] = None,
+    head: Annotated[str | None, typer.Option(help="A fitted linear head: its weights are shown.")] = None,
+    families: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON object, model to family. Default: the name up to its first non-letter."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the whole table: .csv or .parquet.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Items to show of each kind.")] = 8,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """What each checklist item is worth: yes-rate, discrimination, agreement, weight; dead and harmful ones first.
+
+    Example: rocketjax items runs/first --labels gpt-4 --head ridge -o items.csv
+    """
+    if output is not None and output.suffix not in (".csv", ".parquet"):
+        usage(f"--output is {output}; it takes a name that ends in .csv or .parquet")
+    from rocketjax.grade import Run, write_atomically, write_table
+    from rocketjax.reweight import find_head, item_table, labels_of, load_head, panel
+
+    opened = Run.open(run)
+    benchmark = benchmark_of(opened, bench)
+    cells = panel(opened, labels_of(benchmark, labels) if labels else None)
+    weights = None
+    if head is not None:
+        weights = load_head(find_head(opened, head)).weights()
+        if weights is None:
+            raise RocketError(f"head {head!r} is not linear, so its items have no weights")
+        if weights.shape != cells.data.item_QI.shape:
+            raise RocketError(f"head {head!r}: was fitted on other queries or checklists than {run} has")
+    named = None
+    if families is not None:
+        try:
+            named = json.loads(families.read_text("utf-8"))
+        except (OSError, ValueError) as e:
+            raise RocketError(f"{families}: cannot be read ({e})") from None
+        if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
+            raise RocketError(f"{families}: is no JSON object from model to family")
+    table = item_table(cells, {s: c.items for s, c in benchmark.checklists.items()}, weights, named)
+    if output is not None:
+        if output.suffix == ".parquet":
+            write_table(output, table)
+        else:
+            from pyarrow import csv
+
+            write_atomically(output, lambda file: csv.write_csv(table, file))
+    rows = table.to_pylist()
+    if as_json:
+        print_json(rows)
+        return
+    count = {kind: sum(r["verdict"] == kind for r in rows) for kind in ("dead", "hurts", "ok")}
+    say(f"{len(rows):,} items: {count['dead']:,} dead, {count['hurts']:,} that hurt, {count['ok']:,} others"
+        + ("" if labels or head else "; without --labels or --head none is known to hurt"))  # fmt: skip
+    shown = Table(title="dead and harmful items, and items that treat a family of models differently")
+    for name in ("query", "item", "verdict", "mean p", "discrimination", "agreement", "weight", "family"):
+        shown.add_column(name, justify="left" if name in ("query", "verdict", "family") else "right")
+
+    def number(x: float | None) -> str:
+        return "-" if x is None else f"{x:.2f}"
+
+    hurting = sorted((r for r in rows if r["verdict"] == "hurts"), key=lambda r: r["weight"] or r["agreement"] or 0.0)
+    dead = sorted((r for r in rows if r["verdict"] == "dead"), key=lambda r: r["deviation"] or 0.0)
+    odd = sorted((r for r in rows if abs(r["family_z"] or 0) > 3), key=lambda r: -abs(r["family_z"]))
+    for row in [*hurting[:top], *dead[:top], *odd[:top]]:
+        family = "" if abs(row["family_z"] or 0) <= 3 else f"{row['family']} {row['family_shift']:+.2f}"
+        figures = (number(row[k]) for k in ("mean_p", "discrimination", "agreement", "weight"))
+        shown.add_row(row["session_id"], str(row["item"]), row["verdict"], *figures, family)
+    if shown.row_count:
+        (Console() if sys.stdout.isatty() else Console(width=140)).print(shown)
+    if output is not None:
+        say(f"wrote {output}")
+
+
+@app.command()
+def ask(
+    run: RunArg,
+    labels: LabelsOpt,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many responses.")] = 20,
+    models: Annotated[str | None, typer.Option(metavar="A,B", help="Only responses of these models.")] = None,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Which responses to label next: those whose labels narrow the ranking the most.
+
+    Example: rocketjax ask runs/first --labels me --count 20
+    """
+    from rocketjax.grade import Run
+    from rocketjax.reweight import ask as ask_panel
+    from rocketjax.reweight import labels_of, panel
+
+    opened = Run.open(run)
+    cells = panel(opened, labels_of(benchmark_of(opened, bench), labels))
+    chosen = None if models is None else [m for m in models.split(",") if m]
+    unknown = [m for m in chosen or () if m not in cells.models]
+    if unknown:
+        raise RocketError(f"no model {unknown[0]!r} in this run; it has: {', '.join(cells.models)}")
+    found = ask_panel(cells, count, chosen)
+    if as_json:
+        print_json([{"session_id": s, "model": m, "gain": g} for s, m, g in found])
+        return
+    for session, model, gain in found:
+        print(f"{session}\t{model}\t{gain:.2%}")
+    say(f"these {len(found)} labels take {sum(g for _, _, g in found):.1%} of the ranking's variance away")
 
 
 @app.command()
@@ -474,7 +854,8 @@ def import_(
         typer.Argument(
             metavar="NAME",
             help="alpacaeval, hellobench, infobench, judgebench, llmbar, "
-            "mtbench, pandalm, prometheus, realsumm, structflowbench or wildbench.",
+            "mtbench, pandalm, prometheus, realsumm, structflowbench or wildbench; or judgments, RocketEval's recorded "
+            "ones, which become a run.",
         ),
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder as its authors publish it.")],
@@ -482,13 +863,23 @@ def import_(
     item: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The one question about responses without a checklist.")
     ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(metavar="BENCH", help="For judgments: the benchmark that they are about.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the import that is there.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Turns a public data set into a benchmark with its labels.
+    """Turns a public data set into a benchmark with its labels, or recorded judgments into a run.
 
     Example: rocketjax import llmbar LLMBar/Dataset bench/llmbar
     """
+    if (name == "judgments") != (bench is not None):
+        usage("--bench goes with NAME judgments: the benchmark that they are about")
+    if bench is not None:
+        if item is not None:
+            usage("--item is for data sets without checklists")
+        import_judgments(bench, path, output, overwrite, as_json)
+        return
     from rocketjax.bench import import_benchmark
 
     imported = import_benchmark(name, path, output, item=item, overwrite=overwrite)
@@ -502,6 +893,22 @@ def import_(
     )
     for reason, count in imported.left_out.items():
         say(f"left out: {count:,} {reason.replace('_', ' ')}")
+
+
+def import_judgments(bench: Path, path: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Recorded judgments into a run."""
+    from rocketjax.bench import load_benchmark
+    from rocketjax.grade import record
+
+    run = record(load_benchmark(bench), path, output, "overwrite" if overwrite else "new")
+    counts = run.status()
+    if as_json:
+        print_json({"run": str(run.path), "items": sum(counts.values()), "status": counts})
+        return
+    say(f"wrote {run.path}: {sum(counts.values()):,} recorded items of {len(run.meta['benchmark']['models'])} models")
+    for status, n in counts.items():
+        if status != "ok":
+            say(f"  without a grade: {n:,} ({status})")
 
 
 @app.command()

@@ -109,6 +109,16 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
             digest.update(encoder.encode(record) + b"\n")
         return digest.hexdigest()
 
+    @cached_property
+    def questions_sha256(self) -> str:
+        """A hash (64 hex digits) of what is asked about every response: queries with a checklist, and its items."""
+        encoder = msgspec.json.Encoder(order="sorted")
+        digest = hashlib.sha256(b"rocketjax questions 1\n")
+        for session_id in sorted(self.checklists):
+            digest.update(encoder.encode(self.queries[session_id]) + b"\n")
+            digest.update(encoder.encode(self.checklists[session_id]) + b"\n")
+        return digest.hexdigest()
+
     def conversation(self, session_id: str, model: str) -> tuple[Message, ...]:
         """The turns that the model's response answers, system turns included; the last is always the query's.
 

@@ -1,13 +1,17 @@
 """Batches through the jitted step: grades, in a folder that survives anything."""
 
+from rocketjax.grade.features import FEATURES, item_features
 from rocketjax.grade.judge import Dtype, Judge, Work, excluded, plan, use_compile_cache
+from rocketjax.grade.recorded import record
 from rocketjax.grade.run import (
     GRADES,
     OK,
+    RECORDED,
     Mode,
     Run,
     differences,
     read_table,
+    restrict,
     write_atomically,
     write_json,
     write_table,
@@ -15,6 +19,7 @@ from rocketjax.grade.run import (
 from rocketjax.grade.step import Answers, Grader, answers, group_rows
 
 __all__ = [
-    "GRADES", "OK", "Answers", "Dtype", "Grader", "Judge", "Mode", "Run", "Work", "answers", "differences", "excluded",
-    "group_rows", "plan", "read_table", "use_compile_cache", "write_atomically", "write_json", "write_table",
+    "FEATURES", "GRADES", "OK", "RECORDED", "Answers", "Dtype", "Grader", "Judge", "Mode", "Run", "Work", "answers",
+    "differences", "excluded", "group_rows", "item_features", "plan", "read_table", "record", "restrict",
+    "use_compile_cache", "write_atomically", "write_json", "write_table",
 ]  # fmt: skip

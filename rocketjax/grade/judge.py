@@ -282,6 +282,7 @@ class Judge:
             parts_total=len(shards),
             items_total=sum(count[s] for t in todo for s in t.sessions),
         )
+        run.note_benchmark(benchmark.path)
         if todo:
             self.work(run, benchmark, prompter, todo, work, batch_rows, progress, begun)
         if run.complete:
@@ -311,14 +312,7 @@ class Judge:
         backend = jax.default_backend()
         meta = {
             "format": FORMAT,
-            "benchmark": {
-                "name": benchmark.name,
-                "sha256": benchmark.sha256,
-                "models": benchmark.models,
-                "queries": len(benchmark.checklists),
-                "items": sum(len(c.items) for c in benchmark.checklists.values()) * len(benchmark.models),
-                "excluded": excluded(benchmark),
-            },
+            "benchmark": about_benchmark(benchmark),
             "judge": {
                 "origin": self.origin,
                 "weights_sha256": self.sha256,
@@ -398,6 +392,19 @@ class Judge:
             note()
             if progress:
                 progress(work)
+
+
+def about_benchmark(benchmark: Benchmark) -> dict[str, Any]:
+    """What run.json says of the benchmark."""
+    return {
+        "name": benchmark.name,
+        "sha256": benchmark.sha256,
+        "questions_sha256": benchmark.questions_sha256,
+        "models": benchmark.models,
+        "queries": len(benchmark.checklists),
+        "items": sum(len(c.items) for c in benchmark.checklists.values()) * len(benchmark.models),
+        "excluded": excluded(benchmark),
+    }
 
 
 WORDING = 2048  # bytes, more than any template and chat format put around query, response and item

@@ -2,8 +2,8 @@
 
     run.json                what was graded with what: settings, hashes, versions, the plan
     grades/part-00000.parquet ...   one shard of the plan each, written whole, synced, then renamed
-    sessions/*.json         one per process that worked on it: times, tokens, devices
-    scores.parquet, ranking.json    by the later stages
+    sessions/*.json         one per process that worked on it: times, tokens, devices; where the benchmark lies
+    features.parquet, heads/, scores.parquet, ranking.json      by the later stages
 
 A part that exists is done. Nothing in `grades/` depends on time, order, batch size or who did it.
 """
@@ -15,16 +15,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
 
 FORMAT = 1
 OK = "ok"
 Mode = Literal["new", "resume", "overwrite"]
-OWN = ("run.json", "grades", "sessions", "scores.parquet", "ranking.json", "report.html")
+OWN = (
+    "run.json", "grades", "sessions", "heads", "features.parquet", "scores.parquet", "ranking.json", "report.html"
+)  # fmt: skip
 
 GRADES = pa.schema(
     [
@@ -39,6 +43,10 @@ GRADES = pa.schema(
         pa.field("truncated", pa.int32(), nullable=False),
     ]
 )
+
+
+# Recorded judgments keep the precision of their file, so that what is made of them can be compared to the last digit.
+RECORDED = GRADES.set(3, pa.field("p_yes", pa.float64()))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -172,8 +180,27 @@ class Run:
     @property
     def grades(self) -> pa.Table:
         """All grades so far, by session, model and item; see `GRADES`."""
-        tables = [read_table(self.part(i), GRADES) for i in self.parts()]
-        return pa.concat_tables(tables) if tables else GRADES.empty_table()
+        schema = RECORDED if self.recorded else GRADES
+        tables = [read_table(self.part(i), schema) for i in self.parts()]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the grades are another program's, of a judge that is not known here."""
+        return str(self.meta["judge"]["origin"]).startswith("recorded:")
+
+    def note_benchmark(self, path: str) -> None:
+        """Remembers where the benchmark lies; no result depends on it."""
+        write_json(self.path / "sessions" / "benchmark.json", {"path": str(Path(path).absolute())})
+
+    @property
+    def benchmark_path(self) -> Path | None:
+        """Where the benchmark lay when it was graded; None if nobody said."""
+        try:
+            noted = json.loads((self.path / "sessions" / "benchmark.json").read_text("utf-8"))
+            return Path(noted["path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def scores(self) -> pa.Table:
@@ -204,6 +231,33 @@ class Run:
         """How many items there are of each status."""
         counts = pc.value_counts(self.grades["status"])
         return {str(c["values"]): int(c["counts"]) for c in sorted(counts.to_pylist(), key=lambda c: c["values"])}
+
+
+def restrict(benchmark: Benchmark, run: Run) -> Benchmark:
+    """The part of a benchmark that a run graded: its queries and models.
+
+    Raises RocketError where its content is not what the run graded; labels may have come since.
+    """
+    about = run.meta["benchmark"]
+    grades = run.grades
+    sessions = set(grades["session_id"].to_pylist())
+    lacking = sorted(sessions - benchmark.checklists.keys()) + sorted(set(about["models"]) - set(benchmark.models))
+    if lacking:
+        raise RocketError(f"{benchmark.path}: is not what {run.path} graded; it lacks {lacking[0]!r}")
+    chosen = benchmark.select(about["models"])
+    cut = msgspec.structs.replace(
+        chosen,
+        checklists={s: c for s, c in chosen.checklists.items() if s in sessions},
+        queries={s: q for s, q in chosen.queries.items() if s in sessions},
+        responses={m: {s: r for s, r in by.items() if s in sessions} for m, by in chosen.responses.items()},
+    )
+    # A whole benchmark is hashed with its queries without a checklist, one that was cut by --limit without.
+    if about["sha256"] not in (chosen.sha256, cut.sha256):
+        raise RocketError(
+            f"{benchmark.path}: its queries, checklists or responses are not those that {run.path} graded; "
+            "grade it again, or give the right folder with --bench"
+        )
+    return cut
 
 
 def read_table(path: Path, schema: pa.Schema | None) -> pa.Table:

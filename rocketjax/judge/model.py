@@ -1,8 +1,8 @@
 """One transformer for all families, over one packed row of prompt trees.
 
 Axes: T tokens of a row, L leaves (items) of it, D width, N query heads, K key heads, H head width, F hidden
-width of the MLP, V vocabulary. Activations, norms, softmax and logits are f32; the weights' dtype decides the
-operands of every contraction, whose results are f32 again (`attention.products`).
+width of the MLP, V vocabulary, P vectors of a soft prompt. Activations, norms, softmax and logits are f32; the
+weights' dtype decides the operands of every contraction, whose results are f32 again (`attention.products`).
 """
 
 import math
@@ -224,11 +224,14 @@ class Transformer(nnx.Module):
         adapter: Adapter | None = None,
         remat: bool = False,
         tap: Tap | None = None,
+        soft_PD: Array | None = None,
     ) -> Array:
         """Final hidden state at the leaves of one row, normed: f32[L, D].
 
         `blocked` has no reverse mode; `chunked` and `plain` have. `remat` computes every block again in the
         backward pass instead of keeping its activations. `tap` is called with each projection's path and input.
+        `soft_PD` are trained vectors that stand in place of the embeddings of tokens 1 to P (Lester et al. 2021, arXiv
+        2104.08691); the first token stays, models lean on it. All prompts of the row must hold them there.
         """
         c = self.config
         tree = Tree(row.end_T, row.start_T)
@@ -243,6 +246,8 @@ class Transformer(nnx.Module):
 
         paths = {local: path(local) for local in {n in c.local_layers for n in range(c.layers)}}
         x_TD = self.embed_VD[...][row.token_T].astype(jnp.float32) * c.embed_scale
+        if soft_PD is not None:
+            x_TD = x_TD.at[1 : 1 + len(soft_PD)].set(soft_PD)
         for n, block in enumerate(self.blocks):
             leaf_L = row.leaf_L if n == c.layers - 1 else None
             own = adapter and adapter.of_block(n)

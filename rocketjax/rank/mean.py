@@ -6,24 +6,38 @@ import numpy as np
 
 from rocketjax.errors import RocketError
 from rocketjax.grade import Run, write_json
+from rocketjax.reweight import about_scores
 
 DIGITS = 9  # scores that agree to so many decimals are tied
 
 
 class Ranking(list[dict[str, Any]]):
-    """A list of `{model, score, rank}`, best first; tied models share the rank of the first of them.
+    """A list of `{model, score, rank, standard_error}`, best first; tied models share the rank of the first of them.
 
     `sessions` is the number of queries that the means are over, `left_out` the queries that some model has no
-    score for.
+    score for, `abstained` the scores that were marked as too uncertain, `about` what made the scores.
     """
 
     sessions: int
     left_out: int
+    abstained: int
+    about: dict[str, Any]
 
     def __str__(self) -> str:
         width = max(len(row["model"]) for row in self)
-        lines = [f"{row['rank']:>4}  {row['model']:<{width}}  {row['score']:.3f}" for row in self]
+        lines = [
+            f"{row['rank']:>4}  {row['model']:<{width}}  {row['score']:.3f}"
+            + ("" if row["standard_error"] is None else f" +- {row['standard_error']:.3f}")
+            for row in self
+        ]
         note = f"mean over {self.sessions} queries" + (f"; {self.left_out} left out" if self.left_out else "")
+        if self.abstained:
+            note += f"; {self.abstained} uncertain scores not used, queries and models fitted to the rest"
+        if self.about.get("compat"):
+            note = f"RocketEval's way (--compat {self.about['compat']}): each model's mean over its own queries"
+        seen = self.about.get("scored_by_a_head_that_saw_its_labels")
+        if seen:
+            note += f"\nscored by a head that was trained on their own labels: {', '.join(seen)}"
         return "\n".join([*lines, note])
 
 
@@ -31,29 +45,91 @@ def rank_models(run: Run) -> Ranking:
     """Ranks the models of a scored run and writes `ranking.json`.
 
     A model's score is its mean over the sessions in which every model has a score, so that all means are over
-    the same queries. Ties (equal to 9 decimals) share a rank. Raises RocketError if there is no such session.
+    the same queries. Where scores were marked as abstained, they are left out, and a model's score is the mean over
+    these sessions of what an additive fit of queries and models gives, so that a model does not gain by abstaining on
+    hard queries. Its standard error is that of the mean, as if the scores' errors were independent; null where some are
+    not known. Ties (equal to 9 decimals) share a rank. Scores made with `--compat rocketeval` are ranked as RocketEval
+    does: by each model's mean over its own sessions. Raises RocketError if there is nothing to compare.
     """
-    by_model: dict[str, dict[str, float]] = {}
+    table = run.scores
+    about = about_scores(table)
+    scores: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    abstained: set[tuple[str, str]] = set()
     everything: set[str] = set()
-    for row in run.scores.to_pylist():
+    for row in table.to_pylist():
         everything.add(row["session_id"])
-        scores = by_model.setdefault(row["model"], {})
+        own = scores.setdefault(row["model"], {})
         if row["score"] is not None:
-            scores[row["session_id"]] = row["score"]
+            own[row["session_id"]] = row["score"]
+            if row["standard_error"] is not None:
+                errors.setdefault(row["model"], {})[row["session_id"]] = row["standard_error"]
+            if row["abstained"]:
+                abstained.add((row["session_id"], row["model"]))
+    if about.get("compat"):
+        return finish(run, reference_means(run, scores), {}, len(everything), 0, 0, about)
     shared = set(everything)
-    for scores in by_model.values():
-        shared &= scores.keys()
+    for own in scores.values():
+        shared &= own.keys()
     if not shared:
-        worst = min(by_model, key=lambda model: len(by_model[model]), default="")
+        worst = min(scores, key=lambda model: len(scores[model]), default="")
         raise RocketError(
             f"{run.path}: no query has a score from every model, so there is nothing to compare on. "
-            f"{worst!r} has {len(by_model.get(worst, {}))} of {len(everything)}; leave it out with --models."
+            f"{worst!r} has {len(scores.get(worst, {}))} of {len(everything)}; leave it out with --models."
         )
-    means = {m: round(float(np.mean([s[i] for i in sorted(shared)])), DIGITS) for m, s in by_model.items()}
+    order, models = sorted(shared), sorted(scores)
+    used = np.asarray([[(s, m) not in abstained for m in models] for s in order])
+    given = np.asarray([[scores[m][s] for m in models] for s in order])
+    values = given.mean(axis=0) if used.all() else additive(run, given, used, models)
+    spread = {}
+    for i, model in enumerate(models):
+        known = errors.get(model, {})
+        kept = [s for s, use in zip(order, used[:, i], strict=True) if use]
+        if kept and known.keys() >= set(kept):
+            spread[model] = float(np.sqrt(sum(known[s] ** 2 for s in kept)) / len(kept))
+    means = {m: float(v) for m, v in zip(models, values, strict=True)}
+    return finish(run, means, spread, len(shared), len(everything) - len(shared), int((~used).sum()), about)
+
+
+def additive(run: Run, given: Any, used: Any, models: list[str]) -> Any:
+    """Each model's mean under score = query + model, fitted to the used scores (Searle 1971, section 7.1)."""
+    if not used.any(axis=0).all():
+        lost = models[int(np.argmin(used.any(axis=0)))]
+        raise RocketError(f"{run.path}: every score of {lost!r} is too uncertain; raise --abstain")
+    keep = used.any(axis=1)
+    given, used = given[keep], used[keep].astype(float)
+    # Normal equations of the models once the queries are taken out.
+    n_Q = used.sum(axis=1)
+    left = np.diag(used.sum(axis=0)) - used.T @ (used / n_Q[:, None])
+    right = (used * given).sum(axis=0) - used.T @ ((used * given).sum(axis=1) / n_Q)
+    if np.linalg.matrix_rank(left, tol=1e-9) < len(models) - 1:
+        raise RocketError(f"{run.path}: the scores that are left do not connect all models; raise --abstain")
+    effect_M = np.linalg.pinv(left, hermitian=True) @ right
+    query_Q = ((used * (given - effect_M)).sum(axis=1)) / n_Q
+    return effect_M + query_Q.mean()
+
+
+def reference_means(run: Run, scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Plain means over whatever sessions a model has."""
+    found = {m: float(np.mean([own[s] for s in own])) for m, own in scores.items() if own}
+    if not found:
+        raise RocketError(f"{run.path}: has no scores to rank")
+    return found
+
+
+def finish(
+    run: Run, means: dict[str, float], spread: dict[str, float], sessions: int, left_out: int, abstained: int,
+    about: dict[str, Any],
+) -> Ranking:  # fmt: skip
+    """Orders the models and writes the ranking."""
+    means = {m: round(v, DIGITS) for m, v in means.items()} if not about.get("compat") else means
     ranking = Ranking()
+    stamp = {"compat": about["compat"]} if about.get("compat") else {}
     for model in sorted(means, key=lambda model: (-means[model], model)):
         better = sum(mean > means[model] for mean in means.values())
-        ranking.append({"model": model, "score": means[model], "rank": better + 1})
-    ranking.sessions, ranking.left_out = len(shared), len(everything) - len(shared)
+        ranking.append(
+            {"model": model, "score": means[model], "rank": better + 1, "standard_error": spread.get(model), **stamp}
+        )
+    ranking.sessions, ranking.left_out, ranking.abstained, ranking.about = sessions, left_out, abstained, about
     write_json(run.path / "ranking.json", ranking)
     return ranking

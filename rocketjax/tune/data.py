@@ -240,8 +240,9 @@ def mismatch(answer: Answer, others: Sequence[Answer], rng: np.random.Generator)
 class Packer:
     """Answers into rows no longer than `longest` tokens, or `longest_pair` where two share one: packing lengths both.
 
-    `counts` says of all rows made so far how many responses they hold, how many of these were cut in the middle, and
-    what did not fit a row, so that its loss does not see it: pairs, and rows with only a part of a scored response.
+    `soft` lengthens every prompt, so it must have room in both. `counts` says of all rows made so far how many
+    responses they hold, how many of these were cut in the middle, and what did not fit a row, so that its loss does not
+    see it: pairs, and rows with only a part of a scored response.
     """
 
     corpus: Corpus
@@ -249,6 +250,7 @@ class Packer:
     longest: int
     longest_pair: int
     window: int
+    soft: int = 0  # places for a soft prompt behind the first token of every prompt
     counts: Counter[str] = field(default_factory=Counter)
 
     def rows(self, answers: Sequence[Answer], mixed: bool = False) -> list[TrainRow]:
@@ -262,7 +264,7 @@ class Packer:
         for a in answers:
             made = self.prompter.render(a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}", a.shown)
             assert made.sequences is not None, "the prompter of a packer cuts, it does not skip"
-            units.append(made.sequences)
+            units.append([np.insert(s, 1, np.zeros(self.soft, s.dtype)) for s in made.sequences])
             self.counts.update(responses=1, truncated=int(made.truncated > 0))
         pair = bool(source.pairs) and len(units) == 2
         if pair:

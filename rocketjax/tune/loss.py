@@ -57,6 +57,21 @@ def response_scores(head: Head, p_L: Array, targets: Targets) -> Array:
     return 9.0 * top / jnp.where(total > 0, total, 1.0) + 1.0
 
 
+class Reading(NamedTuple):
+    """How the judge's margin becomes logit p: (margin + bias) / exp(log_temperature), f32 scalars (Platt 1999)."""
+
+    log_temperature: Array
+    bias: Array
+
+    def logit(self, margin_L: Array) -> Array:
+        return (margin_L + self.bias) * jnp.exp(-self.log_temperature)
+
+
+def init_reading() -> Reading:
+    """The margin as it is."""
+    return Reading(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
+
+
 class Losses(NamedTuple):
     """Weighted sums over a row or a batch, and the sums of their weights: f32 scalars."""
 
@@ -87,9 +102,10 @@ def outputs(
     no: ArrayLike,
     kernel: Kernel = "chunked",
     remat: bool = False,
+    soft_PD: Array | None = None,
 ) -> Outputs:
     """The judge's answers, by the same forward pass as grading, with a reverse mode."""
-    logits = model.logits(model.hidden(row, kernel, adapter, remat))
+    logits = model.logits(model.hidden(row, kernel, adapter, remat, soft_PD=soft_PD))
     logit_yes = jax.nn.logsumexp(logits[:, yes], axis=-1)
     logit_no = jax.nn.logsumexp(logits[:, no], axis=-1)
     joint = jnp.logaddexp(logit_yes, logit_no)

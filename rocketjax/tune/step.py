@@ -1,4 +1,9 @@
-"""The jitted training step, sharded like grading: rows over the mesh's data axis, gradients summed over it.
+"""One program from packed tokens and labels to the loss, and its training step.
+
+    tokens ──► judge (adapter or weights, soft prompt) ──► margins ──► temperature, bias ──► head ──► losses
+
+Whatever of it is in `Params` is trained, in any combination, in one optimizer step. It is sharded like grading: rows
+over the mesh's data axis, gradients summed over it.
 
 Trained weights and the optimizer's state are f32 and live sharded over the data axis (Rajbhandari et al. 2019,
 arXiv 1910.02054, stage 1): each device keeps and updates its share. The frozen rest of the judge is replicated in its
@@ -7,7 +12,7 @@ own dtype. What a step computes does not depend on the number of devices beyond 
 Axes: R rows of a batch, T tokens of a row, L leaves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,16 +27,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rocketjax.grade import group_rows
 from rocketjax.judge import Adapter, Transformer
 from rocketjax.tune.data import Batch
-from rocketjax.tune.loss import Head, Losses, Outputs, losses, outputs
+from rocketjax.tune.loss import Head, Losses, Outputs, Reading, init_head, losses, outputs
 
 Method = Literal["lora", "full"]
 
 
 class Params(NamedTuple):
-    """Everything that is trained, f32: the adapter's pairs or the judge's own parameters by path, and the head."""
+    """Everything that is trained, f32; a part that is None stays as it is.
 
-    weights: Any
-    head: Head
+    `weights`: the adapter's pairs, or the judge's own parameters by path (None: the judge is frozen). `head`: None is
+    the mean of the items. `reading`: temperature and bias of the margin. `soft_PD`: a soft prompt, for rows packed with
+    as many places for it (`Packer.soft`).
+    """
+
+    weights: Any = None
+    head: Head | None = None
+    reading: Reading | None = None
+    soft_PD: Array | None = None
 
 
 class Scale(NamedTuple):
@@ -54,13 +66,13 @@ class Optimizer:
     head_decay: float = 0.1  # pulls the head's item weights towards the mean's
 
     def transform(self) -> optax.GradientTransformation:
-        decay = Params(self.weight_decay, Head(self.head_decay, 0.0, 0.0))  # type: ignore[arg-type]
 
         def decayed(updates: Any, params: Any) -> Any:
-            return Params(
-                jax.tree.map(lambda u, p: u + decay.weights * p, updates.weights, params.weights),
-                Head(*(u + d * p for u, d, p in zip(updates.head, decay.head, params.head, strict=True))),
-            )
+            weights = jax.tree.map(lambda u, p: u + self.weight_decay * p, updates.weights, params.weights)
+            head = updates.head
+            if head is not None:
+                head = head._replace(log_weight_I=head.log_weight_I + self.head_decay * params.head.log_weight_I)
+            return updates._replace(weights=weights, head=head)
 
         return optax.chain(
             optax.clip_by_global_norm(self.clip),
@@ -96,6 +108,12 @@ def trainable(model: Transformer, first_layer: int) -> dict[str, Array]:
     }
 
 
+def init_soft(model: Transformer, tokens: Sequence[int]) -> Array:
+    """A soft prompt that begins as the embeddings of these tokens: f32[P, D]."""
+    table = model.embed_VD[...]
+    return table[jnp.asarray(tokens)].astype(jnp.float32) * model.config.embed_scale
+
+
 def with_weights(model: Transformer, weights: Mapping[str, Array]) -> Transformer:
     """The judge with these parameters in place of its own, cast to their dtypes."""
     graph, state = nnx.split(model)
@@ -108,7 +126,7 @@ def with_weights(model: Transformer, weights: Mapping[str, Array]) -> Transforme
 
 
 class Learner:
-    """A judge, what of it is trained, and the compiled steps. `adapter_scale` is None where all weights train."""
+    """A judge, what of it is trained, and the compiled steps. `adapter_scale` is None where no adapter trains."""
 
     def __init__(
         self,
@@ -125,6 +143,8 @@ class Learner:
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.model = jax.device_put(model, self.replicated)
         self.adapter_scale = adapter_scale
+        # The head where none is trained: item numbers beyond its table are the mean's too, see `losses`.
+        self.mean = init_head(1, 1)
         self.yes, self.no = (np.asarray(ids, np.int32) for ids in answer_ids)
         self.transform = optimizer.transform()
         self.params = jax.device_put(params, jax.tree.map(lambda x: share_of(x, mesh), params))
@@ -147,9 +167,8 @@ class Learner:
         def update(params: Params, state: Any, grads: Params, rate: Array, head_rate: Array) -> Any:
             norm = optax.tree.norm(grads)
             updates, state = self.transform.update(grads, state, params)
-            down = Params(
-                jax.tree.map(lambda u: -rate * u, updates.weights), jax.tree.map(lambda u: -head_rate * u, updates.head)
-            )
+            slow, fast = (jax.tree.map(lambda u, r=r: -r * u, updates) for r in (rate, head_rate))
+            down = Params(slow.weights, fast.head, fast.reading, slow.soft_PD)
             return optax.apply_updates(params, down), state, norm
 
         def predict(params: Params, model: Transformer, batch: Batch) -> tuple[Outputs, Losses]:
@@ -168,14 +187,17 @@ class Learner:
     def rows(self, params: Params, model: Transformer, batch: Batch) -> tuple[Outputs, Losses]:
         """Outputs and loss sums of every row: f32[R, L], f32[R]."""
         adapter = None
-        if self.adapter_scale is None:
-            model = with_weights(model, params.weights)
-        else:
+        if params.weights is not None and self.adapter_scale is not None:
             adapter = Adapter(params.weights, self.adapter_scale)
+        elif params.weights is not None:
+            model = with_weights(model, params.weights)
+        head = params.head or self.mean
 
         def one(batch: Batch) -> tuple[Outputs, Losses]:
-            out = outputs(model, adapter, batch.row, self.yes, self.no, remat=self.remat)
-            return out, losses(out, params.head, batch.targets)
+            out = outputs(model, adapter, batch.row, self.yes, self.no, remat=self.remat, soft_PD=params.soft_PD)
+            if params.reading is not None:
+                out = out._replace(margin_L=params.reading.logit(out.margin_L))
+            return out, losses(out, head, batch.targets)
 
         if len(batch.row.token_T) > 1:
             return jax.vmap(one)(batch)

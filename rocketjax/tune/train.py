@@ -55,6 +55,9 @@ from rocketjax.tune.metrics import auc
 from rocketjax.tune.step import Learner, Optimizer, Params, Scale, data_mesh, trainable, with_weights
 
 FORMAT = 1
+PER_SOURCE = (
+    "share", "mismatched", "items", "pairs", "scores", "balance", "prior", "even_lengths", "reference",
+)  # fmt: skip
 # Tokens that the longest row has beyond the longest prompt, so that the other items of the response fit beside it
 # instead of taking a row of their own with the response in it again.
 ITEMS_ROOM = 256
@@ -190,13 +193,7 @@ def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recip
                 "name": s.name,
                 "sha256": s.benchmark.sha256,
                 "labeler": s.labeler,
-                **{
-                    k: getattr(s, k)
-                    for k in (
-                        "share", "mismatched", "items", "pairs", "scores", "balance", "prior", "even_lengths",
-                        "reference",
-                    )  # fmt: skip
-                },
+                **{k: getattr(s, k) for k in PER_SOURCE},
                 "data": counts,
             }
             for s, counts in zip(sources, corpus.counts, strict=True)
