@@ -412,6 +412,15 @@ def score(
 
     Example: rocketjax score runs/first --head ridge --abstain 1.5
     """
+    if compat:
+        if head or abstain or score_train or jury:
+            usage("--compat is RocketEval's way alone: without --head, --abstain, --score-train and --jury")
+        if (labels is None) != (train_models is None):
+            usage("--compat takes --labels and --train-models together, or neither")
+    elif train_models is not None:
+        usage("--train-models is for --compat; fit has its own")
+    elif labels and abstain is None:
+        usage("--labels is for --compat, and with --abstain for a risk-coverage curve; fit reads labels")
     from rocketjax.grade import Run
     from rocketjax.reweight import about_scores, labels_of, score_compat
     from rocketjax.reweight import score as score_run
@@ -420,17 +429,9 @@ def score(
     given = labels_of(benchmark_of(opened, bench), labels) if labels else None
     curve = None
     if compat:
-        if head or abstain or score_train or jury:
-            usage("--compat is RocketEval's way alone: without --head, --abstain, --score-train and --jury")
-        if (labels is None) != (train_models is None):
-            usage("--compat takes --labels and --train-models together, or neither")
         models = None if train_models is None else read_names(train_models)
         table = score_compat(opened, given, labels, models)
     else:
-        if train_models is not None:
-            usage("--train-models is for --compat; fit has its own")
-        if labels and abstain is None:
-            usage("--labels is for --compat, and with --abstain for a risk-coverage curve; fit reads labels")
         table = score_run(
             opened, head, abstain=abstain, score_train=score_train, jury=[Run.open(other) for other in jury or ()]
         )

@@ -15,7 +15,9 @@ from broken import BROKEN, write_good
 
 from rocketjax import cli
 
-COMMANDS = ("demo", "grade", "score", "rank", "export", "convert", "tune", "import", "doctor")
+COMMANDS = (
+    "demo", "grade", "fit", "heads", "score", "rank", "items", "ask", "export", "convert", "tune", "import", "doctor",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +94,19 @@ def test_top_level(rocketjax):
         ("tune", "bench", "--rank", "0"),
         ("tune", "--labels", "human"),
         ("import", "llmbar"),
+        ("import", "judgments", "j.jsonl", "run"),
+        ("import", "llmbar", "x", "out", "--bench", "bench"),
+        ("tune", "bench", "-o", "out", "--prior", "natural"),
+        ("tune", "bench", "-o", "out", "--even-lengths"),
+        ("fit", "run"),
+        ("fit", "run", "--labels", "x", "--train-models", "f", "--folds", "3"),
+        ("heads", "run", "--labels", "x", "--part", "1"),
+        ("score", "run", "--compat", "rocketeval", "--head", "mean"),
+        ("score", "run", "--compat", "rocketeval", "--labels", "x"),
+        ("score", "run", "--train-models", "f"),
+        ("score", "run", "--labels", "x"),
+        ("items", "run", "-o", "items.txt"),
+        ("ask", "run", "--labels", "x", "-n", "0"),
     ],
 )
 def test_usage_errors_exit_2(arguments, rocketjax):
@@ -99,7 +114,7 @@ def test_usage_errors_exit_2(arguments, rocketjax):
     assert code == 2 and not out and "Traceback" not in err and err.strip()
 
 
-@pytest.mark.parametrize("command", ["score", "rank", "export"])
+@pytest.mark.parametrize("command", ["score", "rank", "export", "items"])
 def test_a_wrong_run_is_one_clear_error(command, tmp_path, rocketjax):
     code, _, err = rocketjax(command, tmp_path / "nowhere")
     assert code == cli.FAILED and "no such run folder" in err
@@ -144,7 +159,9 @@ def test_the_whole_path(good, tmp_path, rocketjax, tiny):
     code, out, _ = rocketjax("rank", run, "--json")
     ranking = json.loads(out)
     assert code == cli.DONE and ranking == json.loads((run / "ranking.json").read_text())
-    assert [set(row) for row in ranking] == [{"model", "score", "rank"}] * 2 and ranking[0]["rank"] == 1
+    assert [set(row) for row in ranking] == [{"model", "score", "rank", "standard_error"}] * 2 and ranking[0][
+        "rank"
+    ] == 1
     assert "mean over" in rocketjax("ranking", run)[1], "RocketEval's own verb"
 
     code, _, _ = rocketjax("export", run, "--format", "rocketeval", "-o", tmp_path / "out")
@@ -156,6 +173,114 @@ def test_the_whole_path(good, tmp_path, rocketjax, tiny):
             assert row["model_test"] == model and row["norm_probability"] == means[row["session_id"], model]
         (file,) = (tmp_path / "out" / "score").glob(f"*/{model}.json")
         assert {r["session_id"] for r in json.loads(file.read_text())} == {r["session_id"] for r in rows}
+
+
+@pytest.fixture
+def recorded(tmp_path, rocketjax):
+    """A benchmark of five models with an author's scores, and a run of made-up judgments about it."""
+    import random
+
+    rng, bench = random.Random(0), tmp_path / "bench"
+    sessions, models = [f"q{i}" for i in range(6)], [f"model-{i}" for i in range(5)]
+
+    def write(name: str, rows: list[dict]) -> None:
+        (bench / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(
+        "queries.jsonl", [{"session_id": s, "conversation_input": [{"role": "user", "content": s}]} for s in sessions]
+    )
+    write("checklist.jsonl", [{"session_id": s, "checklist": ["One?", "Two?", "Three?"]} for s in sessions])
+    judgments = []
+    for k, model in enumerate(models):
+        rows = [{"session_id": s, "output": [f"{model} {s}"]} for s in sessions]
+        write(f"response/{model}.jsonl", rows)
+        scores = [{"session_id": s, "model_test": model, "score": min(10, 2 * k + rng.randint(1, 3))} for s in sessions]
+        write(f"score/judge/{model}.jsonl", scores)  # the labeler has the judge's own name
+        for s in sessions:
+            p = [min(0.99, max(0.01, 0.2 * k + rng.uniform(-0.1, 0.2))) for _ in range(3)]
+            judgments.append({"session_id": s, "model_test": model, "norm_probability": p})
+    (tmp_path / "judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judgments))
+    code, _, err = rocketjax("import", "judgments", tmp_path / "judge.jsonl", tmp_path / "run", "--bench", bench)
+    assert code == cli.DONE and "90 recorded items of 5 models" in err
+    return tmp_path / "run", bench
+
+
+def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
+    """Fit, score, rank, compare, look at items, ask for labels: everything that needs no judge."""
+    run, bench = recorded
+    labels_before = {f: f.read_bytes() for f in bench.rglob("*.jsonl")}
+    code, _, err = rocketjax("fit", run, "--labels", "nobody")
+    assert code == cli.FAILED and "no labels by 'nobody'; labelers: judge" in err
+    code, out, err = rocketjax("fit", run, "--labels", "judge", "--folds", "3", "--json")
+    assert code == cli.DONE, err
+    assert json.loads(out)["labels"] == 30 and json.loads(out)["folds"] == 3
+    code, _, err = rocketjax("fit", run, "--labels", "judge")
+    assert code == cli.FAILED and "ridge@judge: is there already; use --overwrite" in err
+    code, out, err = rocketjax("score", run, "--head", "ridge", "--abstain", "0.5", "--labels", "judge", "--json")
+    assert code == cli.DONE, err
+    summary = json.loads(out)
+    assert summary["head"] == "ridge" and summary["labeler"] == "judge" and summary["scores"] == 30
+    curve = summary["risk_coverage"]["curve"]
+    assert [row["coverage"] for row in curve] == sorted(row["coverage"] for row in curve) and curve[-1]["coverage"] == 1
+    assert rocketjax("score", run, "--head", "ridge")[0] == cli.DONE
+    code, out, _ = rocketjax("rank", run, "--json")
+    assert [row["model"] for row in json.loads(out)] == [f"model-{i}" for i in (4, 3, 2, 1, 0)]
+    assert all(row["standard_error"] > 0 for row in json.loads(out))
+
+    train = tmp_path / "train.txt"
+    train.write_text("model-0\nmodel-2\n\nmodel-4\n")
+    code, _, err = rocketjax("fit", run, "--labels", "judge", "--train-models", train, "-o", tmp_path / "head")
+    assert code == cli.DONE and "the training models are left out of the scores" in err
+    code, _, err = rocketjax("score", run, "--head", tmp_path / "head")
+    assert code == cli.DONE and "left out, trained on: model-0, model-2, model-4" in err
+    code, _, err = rocketjax("score", run, "--head", tmp_path / "head", "--score-train")
+    assert code == cli.DONE and "trained on their own labels: model-0, model-2, model-4" in err
+    train.write_text('[{"model": "model-0"}, "model-9"]')
+    code, _, err = rocketjax("fit", run, "--labels", "judge", "--train-models", train, "-o", tmp_path / "other")
+    assert code == cli.FAILED and "no model 'model-9' in this run" in err and not (tmp_path / "other").exists()
+    (tmp_path / "empty.txt").write_text("\n")
+    code, _, err = rocketjax("fit", run, "--labels", "judge", "--train-models", tmp_path / "empty.txt", "--overwrite")
+    assert code == cli.FAILED and "names no model" in err
+
+    train.write_text("model-0\nmodel-2\n")
+    compat = ("score", run, "--compat", "rocketeval", "--labels", "judge", "--train-models", train)
+    code, out, err = rocketjax(*compat, "--json")
+    assert code == cli.DONE and json.loads(out)["compat"] == "rocketeval" and json.loads(out)["scores"] == 18
+    assert "--compat rocketeval" in rocketjax("rank", run)[1]
+
+    code, out, err = rocketjax("heads", run, "--labels", "judge", "--only", "mean,ridge,query mean", "--splits", "3",
+                               "--json")  # fmt: skip
+    assert code == cli.DONE, err
+    rows = {row["head"]: row for row in json.loads(out)}
+    assert rows["query mean"]["spearman"] == [None] * 3 and rows["ridge"]["mae"][0] < rows["mean"]["mae"][0]
+    code, out, err = rocketjax("heads", run, "--labels", "judge", "--only", "mean", "--splits", "2")
+    assert code == cli.DONE and "pairwise" in out and "mean" in out
+
+    code, out, err = rocketjax("items", run, "--labels", "judge", "--head", "ridge", "-o", tmp_path / "items.csv")
+    assert code == cli.DONE and "18 items" in err, err
+    lines = (tmp_path / "items.csv").read_text().splitlines()
+    assert len(lines) == 19 and "discrimination" in lines[0] and "One?" in lines[1]
+    (tmp_path / "families.json").write_text("[]")
+    code, _, err = rocketjax("items", run, "--families", tmp_path / "families.json")
+    assert code == cli.FAILED and "is no JSON object from model to family" in err
+
+    for file in sorted(bench.glob("score/judge/*"))[2:]:
+        file.unlink()
+    code, out, err = rocketjax("ask", run, "--labels", "judge", "-n", "4", "--json")
+    assert code == cli.DONE, err
+    asked = json.loads(out)
+    assert len(asked) == 4 and {row["model"] for row in asked} <= {"model-2", "model-3", "model-4"}
+    code, _, err = rocketjax("ask", run, "--labels", "judge", "--models", "model-7")
+    assert code == cli.FAILED and "no model 'model-7' in this run" in err
+    assert all(f.read_bytes() == data for f, data in labels_before.items() if f.exists()), "labels are never written"
+
+    (bench / "checklist.jsonl").write_text((bench / "checklist.jsonl").read_text().replace("Two?", "Too?"))
+    code, _, err = rocketjax("items", run)
+    assert code == cli.FAILED and "are not those that" in err
+    shutil.move(bench, tmp_path / "moved")
+    code, _, err = rocketjax("items", run)
+    assert code == cli.FAILED and "is no longer there; give --bench BENCH" in err
 
 
 def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax, tiny):
