@@ -394,10 +394,11 @@ def test_label_free_finds_planted_reliabilities():
     votes = np.where(rng.random((queries, models, items)) < right, good[..., None], ~good[..., None])
     p = whole(np.where(votes, 0.9, 0.1), np.full((queries, models), np.nan))
     r = reliabilities(p.data, jnp.zeros((queries, items), jnp.int32), 1)
-    # Votes are spread to logits of +-2, so a sure yes counts as 0.88.
-    soft = 0.881 * right + 0.119 * (1 - right)
-    np.testing.assert_allclose(np.asarray(r.good_QI).mean(0)[:4], soft[:4], atol=0.06)
-    np.testing.assert_allclose(np.asarray(r.bad_QI).mean(0)[:4], 1 - soft[:4], atol=0.06)
+    gap = np.asarray(r.good_QI - r.bad_QI).mean(0)
+    assert (np.diff(gap[[0, 1, 2, 4, 5]]) < -0.02).all() and abs(gap[2] - gap[3]) < 0.05, gap
+    assert abs(gap[4]) < 0.1 and gap[5] < -0.1
+    # A vote over the two best items alone is right 90% of the time.
+    assert ((np.asarray(r.good_QM) > 0.5) == good).mean() > 0.9
     weight = np.asarray(fit_panel(p, "label-free").params.weight_QI).mean(0)
     assert weight.sum() == pytest.approx(9, rel=1e-4) and (np.diff(weight[[0, 1, 2, 4]]) < 0).all()
     assert weight[5] < 0.2 * weight[0], "what says the opposite of the others has no weight"
@@ -469,12 +470,12 @@ def test_recorded_judgments_that_do_not_fit(tmp_path):
     n = len(bench.checklists[session].items)
     good = {"session_id": session, "model_test": "model-0", "norm_probability": [0.5] * n}
     for change, message in (
-        ({"norm_probability": [0.5]}, r"j\.jsonl:2: field 'norm_probability'.*1 numbers, the checklist"),
+        ({"norm_probability": [0.5]}, r"j\.jsonl:2: field .norm_probability.*1 numbers, the checklist"),
         ({"norm_probability": [1.5] + [0.5] * (n - 1)}, r"norm_probability\[0\].*is 1\.5, not a probability"),
         ({"session_id": "x"}, "is 'x', which has no checklist"),
         ({"model_test": "x"}, "is 'x', of which random has no responses"),
         ({}, "is judged in j.jsonl:1 already"),
-        ({"norm_probability": "x"}, r"j\.jsonl:2: field 'norm_probability'"),
+        ({"norm_probability": "x"}, r"j\.jsonl:2: field .norm_probability"),
     ):
         file = tmp_path / "j.jsonl"
         file.write_text(json.dumps(good) + "\n" + json.dumps(good | change) + "\n")
@@ -725,7 +726,11 @@ def test_the_item_table_finds_planted_items():
     assert first["discrimination"] == pytest.approx(np.corrcoef(p_M, rest)[0, 1], abs=1e-5)
     weights = np.asarray(fit_panel(p, "ridge").params.weight_QI)
     weighed = item_table(p, weight_QI=weights).to_pylist()
-    assert {r["verdict"] for r in weighed if r["item"] == 4} == {"hurts"}
+    by_weight = np.array([[r["weight"] for r in weighed if r["item"] == i] for i in range(6)])
+    # The others say all that it says, so it need not be turned around; it is not believed either.
+    typical = np.median(by_weight, axis=1)
+    assert typical[4] < 0.3 < 0.7 < min(typical[:3]), typical
+    assert all((r["verdict"] == "hurts") == (r["weight"] < 0) for r in weighed if r["item"] == 4)
 
 
 def test_the_next_label_is_the_one_that_helps_most():

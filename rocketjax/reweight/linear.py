@@ -23,9 +23,9 @@ from rocketjax.reweight.panels import Data
 
 # Variances of a query's own terms over that of the labels' noise, tried in turn. Coordinates are searched from the
 # middle, twice: the surface is flat and convex enough that a full grid finds the same point.
-LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)
-SLOPES = (0.0, 0.03, 0.1, 0.3)
-DEVIATIONS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+SLOPES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+DEVIATIONS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 MIDDLE = (1.0, 0.0, 0.03)
 NOISE_LABELS = 4.0  # labels that the pooled noise counts for beside a query's own
 CHOOSING = 512  # queries that decide the strengths; more add nothing to three numbers
