@@ -183,6 +183,7 @@ def run_grading(
     return MISSING if missing else DONE
 
 
+FALSE_DISCOVERIES = 0.05  # share of the items shown as unfair to a family that may be so by chance
 LOW_MASS = 0.1  # P(Yes) + P(No) below this: the judge had something else to say
 EXCLUDED = {
     "no_checklist": "queries without a checklist",
@@ -619,14 +620,17 @@ def items(
     for name in ("query", "item", "verdict", "mean p", "discrimination", "agreement", "weight", "family"):
         shown.add_column(name, justify="left" if name in ("query", "verdict", "family") else "right")
 
+    def differs(row: dict[str, Any]) -> bool:
+        return row["family_q"] is not None and row["family_q"] < FALSE_DISCOVERIES
+
     def number(x: float | None) -> str:
         return "-" if x is None else f"{x:.2f}"
 
     hurting = sorted((r for r in rows if r["verdict"] == "hurts"), key=lambda r: r["weight"] or r["agreement"] or 0.0)
     dead = sorted((r for r in rows if r["verdict"] == "dead"), key=lambda r: r["deviation"] or 0.0)
-    odd = sorted((r for r in rows if abs(r["family_z"] or 0) > 3), key=lambda r: -abs(r["family_z"]))
+    odd = sorted((r for r in rows if differs(r)), key=lambda r: r["family_q"])
     for row in [*hurting[:top], *dead[:top], *odd[:top]]:
-        family = "" if abs(row["family_z"] or 0) <= 3 else f"{row['family']} {row['family_shift']:+.2f}"
+        family = f"{row['family']} {row['family_shift']:+.2f}" if differs(row) else ""
         figures = (number(row[k]) for k in ("mean_p", "discrimination", "agreement", "weight"))
         shown.add_row(row["session_id"], str(row["item"]), row["verdict"], *figures, family)
     if shown.row_count:

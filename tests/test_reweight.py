@@ -715,7 +715,8 @@ def test_the_item_table_finds_planted_items():
     by_item = [[r for r in rows if r["item"] == i] for i in range(6)]
     assert {r["verdict"] for r in by_item[3]} == {"dead"} and {r["verdict"] for r in by_item[4]} == {"hurts"}
     assert all(r["verdict"] == "ok" and r["agreement"] > 0.7 and r["discrimination"] > 0.3 for r in by_item[0])
-    assert all(abs(r["family_z"]) > 3 for r in by_item[5])
+    assert all(r["family_q"] < 0.05 for r in by_item[5])
+    assert np.mean([r["family_q"] < 0.05 for r in by_item[0]]) <= 0.1
     assert all(r["family_shift"] * (1 if r["family"] == "acme" else -1) > 0 for r in by_item[5])
     first = rows[0]
     p_M = p_QMI[0, :, 0]
