@@ -17,7 +17,7 @@ import numpy as np
 
 from rocketjax.reweight import make_panel
 from rocketjax.reweight.compat import trees_scores
-from rocketjax.reweight.head import STRENGTHS, Data, Name, choose, fit, predict
+from rocketjax.reweight.head import STRENGTHS, Data, Name, fit, predict, strength_of
 
 HEADS: tuple[Name, ...] = ("mean", "ridge", "label-free", "pairwise", "calibrated", "soft-trees", "shared")
 
@@ -48,6 +48,7 @@ def main() -> None:
     a = parser.parse_args()
     d = data_of(a.queries, a.models, a.items)
     few = min(a.queries, 200)
+    trees_scores(np.asarray(d.p_QMI[:2], float), np.asarray(d.item_QI[:2]), np.asarray(d.label_QM[:2], float), True)
     at = time.perf_counter()
     trees_scores(
         np.asarray(d.p_QMI[:few], float), np.asarray(d.item_QI[:few]), np.asarray(d.label_QM[:few], float), True
@@ -61,7 +62,7 @@ def main() -> None:
         given = feature if head == "shared" else None
 
         def call(head=head, given=given):
-            params = fit(head, d, feature_QIE=given, strength=choose(head, d, given))
+            params = fit(head, d, feature_QIE=given, strength=strength_of(head, d, given))
             return predict(head, params, d.p_QMI, d.item_QI)
 
         first, best = timed(call, a.rounds if head not in STRENGTHS else 1)

@@ -5,8 +5,8 @@
 
 Per head, over random splits of the models into halves (fitted on one, judged on the other): Spearman's correlation of
 the models' means with the labels', pairwise agreement inside queries (a tie counts one half), and mean absolute error;
-the mean over the splits, and behind +- the standard error of the paired difference to `ridge` over splits of disjoint
-test models as far as there are (random halves overlap, so it is too small by up to about 1.4). `run` takes a graded
+the mean and the 95% range over the splits, which is how far one split lies off, and not the error of the mean: the
+splits share their models. The JSON has the paired differences to `ridge` too. `run` takes a graded
 run, or one of recorded judgments; items and models of it that the benchmark lacks (`quality.py --extras`) are left out.
 `rubric` has one query, whose items are nine questions with answers 1 to 4 (p is the mean answer over their range), and
 225 dialogues in the place of models; labels are people's mean overall satisfaction. HelloBench has no scores: there
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 import rocketjax
-from rocketjax.errors import RocketError
 from rocketjax.grade import OK
 from rocketjax.reweight import Agreement, Panel, compare, features_of, labels_of, make_panel, panel
 from rocketjax.reweight.crossval import default_heads
@@ -95,10 +94,7 @@ def rubric(folder: Path) -> Panel:
 def table(p: Panel, heads: list[str], splits: int, per_query: int | None, features: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for head in heads:
-        try:
-            (found[head],) = compare(p, [head], splits, labels=per_query, feature_QIE=features)
-        except RocketError as e:
-            print(f"{head:<18} {e}")
+        (found[head],) = compare(p, [head], splits, labels=per_query, feature_QIE=features)
     out: dict[str, Any] = {}
     base = found.get(COMPARED)
     print(f"{'':<18}" + "".join(f"{f:>26}" for f in Agreement._fields))
@@ -115,7 +111,7 @@ def table(p: Panel, heads: list[str], splits: int, per_query: int | None, featur
                 error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else np.nan
                 out[head][field] |= {"less_ridge": float(difference.mean()), "error": error}
             cells += f"{text:>26}"
-        print(f"{head:<18}{cells}")
+        print(f"{head:<18}{cells}" + (f"   {c.failed}" if c.failed else ""))
     return out
 
 

@@ -89,6 +89,7 @@ def one(judge, b, labeler, train, test, parts, epochs, batch_tokens, name) -> di
         source = Source(kind, b.select(chosen), labeler, items=0.0, scores=1.0)
         packers[kind] = Packer(collect([source], 0.0, 0), prompter, longest, longest, judge.model.config.window, soft)
     items = packers["train"].corpus.items
+    assert list(items) == list(packers["test"].corpus.items), "both halves must number the items alike"
     made = {"head": init_head(len(items), 1), "reading": init_reading()}
     scale = None
     if "weights" in parts:

@@ -2,8 +2,8 @@
 
     python experiments/label_choice.py RUN BENCH LABELER [--begin 30] [--steps 30,60,120,240] [--repeats 20]
 
-All labels are hidden but `--begin` random ones of the training models; then labels are bought in rounds, by `ask` or
-at random among the same models, and after each round the ridge is fitted and every model scored. Printed per number of
+All labels are hidden but `--begin` random ones; then labels are bought in rounds, by `ask` or at random, among the
+responses that have one, and after each round the ridge is fitted and every model scored. Printed per number of
 labels: Spearman's correlation of the models' means with their true mean labels, and the mean absolute error of the
 models' means less their common shift, over all models; mean and standard error over the repeats, and the paired
 difference.
@@ -17,7 +17,7 @@ from heads import of_run
 from scipy.stats import spearmanr
 
 import rocketjax
-from rocketjax.reweight import Panel, ask, fit_panel, score_panel
+from rocketjax.reweight import Panel, ask, fit_panel, make_panel, score_panel
 
 
 def kept(p: Panel, chosen: np.ndarray) -> Panel:
@@ -44,6 +44,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     a = parser.parse_args()
     p = of_run(rocketjax.Run.open(a.run), rocketjax.load_benchmark(a.bench), a.labeler, None)
+    # Only queries whose responses all have a label, so that whatever is asked for can be bought.
+    whole = np.flatnonzero(np.asarray(p.labelled).all(axis=1))
+    d = p.data
+    arrays = (x[whole] for x in (d.p_QMI, d.item_QI, d.graded_QM, d.label_QM))
+    p = make_panel([p.sessions[q] for q in whole], p.models, *arrays)
     known = np.asarray(p.labelled)
     truth_M = np.where(known, p.data.label_QM, np.nan)
     truth_M = np.nanmean(truth_M, axis=0)

@@ -336,7 +336,9 @@ def fit(
         f"{summary['queries_with_labels']:,} queries")  # fmt: skip
     say("  each model is scored by a fit that has not seen its labels" if saved.folds
         else "  the training models are left out of the scores")  # fmt: skip
-    say(f"use it with rocketjax score {run} --head {head if output is None else target}")
+    for reason, n in summary["labels_not_used"].items():
+        say(f"  labels not used: {n:,} ({reason})")
+    say(f"use it with rocketjax score {run} --head {target.name if output is None else target}")
 
 
 @app.command()
@@ -347,7 +349,7 @@ def heads(
     part: Annotated[float, typer.Option(help="Part of the models that is trained on.")] = 0.5,
     per_query: Annotated[int | None, typer.Option(min=1, help="At most so many labels for each query.")] = None,
     only: Annotated[str | None, typer.Option(metavar="A,B", help="These heads only.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the splits.")] = 0,
     bench: BenchOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -357,12 +359,16 @@ def heads(
     """
     if not 0 < part < 1:
         usage(f"--part is {part}; it must be between 0 and 1")
+    chosen = None if only is None else [h for h in only.split(",") if h]
+    if chosen == []:
+        usage("--only names no head")
     from rocketjax.grade import Run
     from rocketjax.reweight import as_rows, compare, features_of, labels_of, panel
 
     opened = Run.open(run)
     cells = panel(opened, labels_of(benchmark_of(opened, bench), labels))
-    chosen = [h for h in only.split(",") if h] if only else None
+    for reason, n in cells.dropped.items():
+        say(f"labels not used: {n:,} ({reason})")
     with counting("comparing", "splits") as show:
         found = compare(cells, chosen, splits, seed, part, per_query, features_of(opened, cells), show)
     rows = as_rows(found)
@@ -377,6 +383,9 @@ def heads(
     for row in rows:
         cells_ = ["-" if row[k][0] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*row[k]) for k in list(names)[1:]]
         table.add_row(row["head"], *cells_)
+    for row in rows:
+        if row["failed"]:
+            say(f"{row['head']}: {row['failed']}")
     # A pipe has no width, and figures must not be cut there.
     (Console() if sys.stdout.isatty() else Console(width=140)).print(table)
 
@@ -414,14 +423,16 @@ def score(
     Example: rocketjax score runs/first --head ridge --abstain 1.5
     """
     if compat:
-        if head or abstain or score_train or jury:
+        if head is not None or abstain is not None or score_train or jury:
             usage("--compat is RocketEval's way alone: without --head, --abstain, --score-train and --jury")
         if (labels is None) != (train_models is None):
             usage("--compat takes --labels and --train-models together, or neither")
     elif train_models is not None:
         usage("--train-models is for --compat; fit has its own")
-    elif labels and abstain is None:
+    elif labels is not None and abstain is None:
         usage("--labels is for --compat, and with --abstain for a risk-coverage curve; fit reads labels")
+    if bench is not None and labels is None:
+        usage("--bench is where --labels are")
     from rocketjax.grade import Run
     from rocketjax.reweight import about_scores, labels_of, score_compat
     from rocketjax.reweight import score as score_run
@@ -509,9 +520,10 @@ def benchmark_of(run: Any, bench: Path | None) -> Any:
 def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
     """Writes features.parquet, unless it is there: what the run's judge makes of every item."""
     from rocketjax.grade import Judge, item_features
-    from rocketjax.reweight import save_features
+    from rocketjax.reweight import features_judge, save_features
 
-    if (run.path / "features.parquet").exists():
+    there = features_judge(run)
+    if there is not None and judge is None:
         return
     dtype: Literal["f32", "bf16"] = run.meta["judge"]["dtype"] or "f32"
     loaded = Judge.load(judge, dtype, say)
@@ -519,6 +531,10 @@ def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
         raise RocketError(
             f"{run.path}: was graded by {run.meta['judge']['origin']}, not by {loaded.origin}; name it with --judge"
         )
+    if there is not None:
+        if there != loaded.sha256:
+            raise RocketError(f"{run.path}: has another judge's hidden states; delete its features.parquet first")
+        return
     say(f"reading the hidden states of {sum(len(c.items) for c in benchmark.checklists.values()):,} items")
     save_features(run, item_features(loaded, benchmark, run.meta["prompt"].get("template", "native")), loaded.sha256)
 
@@ -581,18 +597,18 @@ def items(
     if output is not None and output.suffix not in (".csv", ".parquet"):
         usage(f"--output is {output}; it takes a name that ends in .csv or .parquet")
     from rocketjax.grade import Run, write_atomically, write_table
-    from rocketjax.reweight import find_head, item_table, labels_of, load_head, panel
+    from rocketjax.reweight import find_head, item_table, labels_of, load_head, panel, require_questions
 
     opened = Run.open(run)
     benchmark = benchmark_of(opened, bench)
     cells = panel(opened, labels_of(benchmark, labels) if labels else None)
     weights = None
     if head is not None:
-        weights = load_head(find_head(opened, head)).weights()
+        loaded = load_head(find_head(opened, head))
+        require_questions(loaded, opened, cells)
+        weights = loaded.weights()
         if weights is None:
             raise RocketError(f"head {head!r} is not linear, so its items have no weights")
-        if weights.shape != cells.data.item_QI.shape:
-            raise RocketError(f"head {head!r}: was fitted on other queries or checklists than {run} has")
     named = None
     if families is not None:
         try:
@@ -601,6 +617,9 @@ def items(
             raise RocketError(f"{families}: cannot be read ({e})") from None
         if not isinstance(named, dict) or not all(isinstance(v, str) for v in named.values()):
             raise RocketError(f"{families}: is no JSON object from model to family")
+        strange = sorted(named.keys() - set(cells.models))
+        if strange:
+            raise RocketError(f"{families}: no model {strange[0]!r} in this run; it has: {', '.join(cells.models)}")
     table = item_table(cells, {s: c.items for s, c in benchmark.checklists.items()}, weights, named)
     if output is not None:
         if output.suffix == ".parquet":
@@ -613,8 +632,9 @@ def items(
     if as_json:
         print_json(rows)
         return
-    count = {kind: sum(r["verdict"] == kind for r in rows) for kind in ("dead", "hurts", "ok")}
-    say(f"{len(rows):,} items: {count['dead']:,} dead, {count['hurts']:,} that hurt, {count['ok']:,} others"
+    count = {kind: sum(r["verdict"] == kind for r in rows) for kind in ("dead", "hurts")}
+    others = len(rows) - sum(count.values())
+    say(f"{len(rows):,} items: {count['dead']:,} dead, {count['hurts']:,} that hurt, {others:,} others"
         + ("" if labels or head else "; without --labels or --head none is known to hurt"))  # fmt: skip
     shown = Table(title="dead and harmful items, and items that treat a family of models differently")
     for name in ("query", "item", "verdict", "mean p", "discrimination", "agreement", "weight", "family"):

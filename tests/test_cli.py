@@ -159,9 +159,9 @@ def test_the_whole_path(good, tmp_path, rocketjax, tiny):
     code, out, _ = rocketjax("rank", run, "--json")
     ranking = json.loads(out)
     assert code == cli.DONE and ranking == json.loads((run / "ranking.json").read_text())
-    assert [set(row) for row in ranking] == [{"model", "score", "rank", "standard_error"}] * 2 and ranking[0][
-        "rank"
-    ] == 1
+    assert [set(row) for row in ranking] == [
+        {"model", "score", "rank", "standard_error", "head", "labeler", "compat", "head_saw_its_labels"}
+    ] * 2 and ranking[0]["rank"] == 1
     assert "mean over" in rocketjax("ranking", run)[1], "RocketEval's own verb"
 
     code, _, _ = rocketjax("export", run, "--format", "rocketeval", "-o", tmp_path / "out")

@@ -79,6 +79,8 @@ def test_a_soft_prompt_of_embeddings_is_the_tokens_themselves():
     b, _ = two.predict(batch)
     asked = np.asarray(batch.targets.used_L) > 0
     np.testing.assert_allclose(np.asarray(a.margin_L)[asked], np.asarray(b.margin_L)[asked], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="a soft prompt of 0 vectors, and rows packed with 3 places"):
+        one.predict(batch)
     short = rows_with(0)[2][0]
     assert row.row.tokens == short.row.tokens + len(SOFT)
     np.testing.assert_array_equal(

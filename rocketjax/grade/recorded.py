@@ -16,7 +16,6 @@ import pyarrow as pa
 import rocketjax
 from rocketjax.bench import Benchmark
 from rocketjax.bench.importers.source import Source
-from rocketjax.errors import RocketError
 from rocketjax.grade.judge import SHARD_ITEMS, about_benchmark, plan
 from rocketjax.grade.run import FORMAT, OK, RECORDED, Mode, Run
 
@@ -41,8 +40,8 @@ def record(
 
     Only sessions with at least one judgment are in the run; a response to one of them without any has status
     `missing_judgment`, an item whose probability is null `missing_grade`. Raises RocketError with file, line and field
-    for a session, model or number of items that the benchmark does not have, a probability outside 0 to 1, or a
-    response that is judged twice.
+    for a session, model, response or number of items that the benchmark does not have, a probability outside 0 to 1, or
+    a response that is judged twice.
     """
     source = Source(judgments)
     found: dict[tuple[str, str], tuple[str, JudgmentRow]] = {}
@@ -57,10 +56,15 @@ def record(
                 values = getattr(row, field)
                 if values is not None and len(values) != len(checklist.items):
                     raise at.error(field, f"has {len(values)} numbers, the checklist {len(checklist.items)} items")
-            for field in ("norm_probability", "answer_mass"):
-                for place, p in enumerate(getattr(row, field) or ()):
-                    if p is not None and not 0 <= p <= 1:
-                        raise at.error(f"{field}[{place}]", f"is {p}, not a probability")
+            for field in NUMBERS:
+                for place, x in enumerate(getattr(row, field) or ()):
+                    if x is not None and not np.isfinite(x):
+                        raise at.error(f"{field}[{place}]", f"is {x}, not a finite number")
+                    if x is not None and not field.startswith("logit") and not 0 <= x <= 1:
+                        raise at.error(f"{field}[{place}]", f"is {x}, not a probability")
+            if row.session_id not in benchmark.responses[row.model_test]:
+                what = f"is {row.session_id!r}, to which {row.model_test!r} has no response in {benchmark.name}"
+                raise at.error("session_id", what)
             key = (row.session_id, row.model_test)
             if key in found:
                 raise at.error("session_id", f"{key[0]!r} of {key[1]!r} is judged in {found[key][0]} already")
@@ -123,7 +127,5 @@ def judged(benchmark: Benchmark, session: str, model: str, row: JudgmentRow | No
             for field in NUMBERS[1:]:
                 given = getattr(row, field)
                 values[field] = None if given is None else given[item]
-            if not all(v is None or np.isfinite(v) for v in values.values()):
-                raise RocketError(f"session {session!r}, model {model!r}: a number is not finite")
         out.append({"session_id": session, "model": model, "item": item, **values, "status": status, "truncated": 0})
     return out

@@ -174,8 +174,11 @@ class Run:
 
     def finish(self) -> None:
         """Clears temporary files of killed processes, once every part exists."""
-        for stale in self.path.glob("**/.*.tmp"):
-            stale.unlink(missing_ok=True)
+        for stale in list(self.path.glob("**/.*.tmp")):
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
 
     @property
     def grades(self) -> pa.Table:
@@ -223,9 +226,12 @@ class Run:
         """RocketError unless every part is graded."""
         done, parts = len(self.parts()), self.meta["plan"]["parts"]
         if done < parts:
-            raise RocketError(
-                f"{self.path}: only {done} of {parts} parts are graded; finish it with rocketjax grade ... --resume"
+            how = (
+                "import the judgments again with --overwrite"
+                if self.recorded
+                else ("finish it with rocketjax grade ... --resume")
             )
+            raise RocketError(f"{self.path}: only {done} of {parts} parts are graded; {how}")
 
     def status(self) -> dict[str, int]:
         """How many items there are of each status."""

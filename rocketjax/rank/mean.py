@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rocketjax.errors import RocketError
 from rocketjax.grade import Run, write_json
@@ -12,7 +13,10 @@ DIGITS = 9  # scores that agree to so many decimals are tied
 
 
 class Ranking(list[dict[str, Any]]):
-    """A list of `{model, score, rank, standard_error}`, best first; tied models share the rank of the first of them.
+    """A list of rows, best first; tied models share the rank of the first of them.
+
+    A row has `model`, `score`, `rank` and `standard_error`, and says what made the score: `head`, `labeler`, `compat`,
+    and `head_saw_its_labels`, whether the head was trained on labels of this very model.
 
     `sessions` is the number of queries that the means are over, `left_out` the queries that some model has no
     score for, `abstained` the scores that were marked as too uncertain, `about` what made the scores.
@@ -47,11 +51,13 @@ def rank_models(run: Run) -> Ranking:
     A model's score is its mean over the sessions in which every model has a score, so that all means are over
     the same queries. Where scores were marked as abstained, they are left out, and a model's score is the mean over
     these sessions of what an additive fit of queries and models gives, so that a model does not gain by abstaining on
-    hard queries. Its standard error is that of the mean, as if the scores' errors were independent; null where some are
-    not known. Ties (equal to 9 decimals) share a rank. Scores made with `--compat rocketeval` are ranked as RocketEval
-    does: by each model's mean over its own sessions. Raises RocketError if there is nothing to compare.
+    hard queries. Its standard error is that of this estimate, as if the scores' errors were independent; null where
+    some are not known. Ties (equal to 9 decimals) share a rank. Scores made with `--compat rocketeval` are ranked as
+    RocketEval does: by each model's mean over its own sessions. Raises RocketError if there is nothing to compare.
     """
     table = run.scores
+    if "standard_error" not in table.column_names or "abstained" not in table.column_names:
+        raise RocketError(f"{run.path}: its scores are of an older version; make them again with rocketjax score")
     about = about_scores(table)
     scores: dict[str, dict[str, float]] = {}
     errors: dict[str, dict[str, float]] = {}
@@ -80,33 +86,44 @@ def rank_models(run: Run) -> Ranking:
     order, models = sorted(shared), sorted(scores)
     used = np.asarray([[(s, m) not in abstained for m in models] for s in order])
     given = np.asarray([[scores[m][s] for m in models] for s in order])
-    values = given.mean(axis=0) if used.all() else additive(run, given, used, models)
-    spread = {}
-    for i, model in enumerate(models):
-        known = errors.get(model, {})
-        kept = [s for s, use in zip(order, used[:, i], strict=True) if use]
-        if kept and known.keys() >= set(kept):
-            spread[model] = float(np.sqrt(sum(known[s] ** 2 for s in kept)) / len(kept))
+    # How much each score counts in each model's value: [models, queries, models].
+    Q, M = used.shape
+    part = np.zeros((M, Q, M))
+    part[np.arange(M), :, np.arange(M)] = 1 / Q
+    if not used.all():
+        part = additive(run, used, models)
+    values = np.einsum("xqm,qm->x", part, given)
+    error = np.asarray([[errors.get(m, {}).get(s, np.nan) for m in models] for s in order])
+    # Where a score does not count its error need not be known.
+    variance = np.einsum("xqm,qm->x", part**2, np.where(used, error, 0.0) ** 2)
+    spread = {m: float(np.sqrt(v)) for m, v in zip(models, variance, strict=True) if np.isfinite(v)}
     means = {m: float(v) for m, v in zip(models, values, strict=True)}
     return finish(run, means, spread, len(shared), len(everything) - len(shared), int((~used).sum()), about)
 
 
-def additive(run: Run, given: Any, used: Any, models: list[str]) -> Any:
-    """Each model's mean under score = query + model, fitted to the used scores (Searle 1971, section 7.1)."""
+def additive(run: Run, used: npt.NDArray[np.bool_], models: list[str]) -> npt.NDArray[np.float64]:
+    """What every used score adds to each model's value under score = query + model (Searle 1971, section 7.1).
+
+    f64[models, queries, models]: a model's value is its effect and the mean of the queries' effects, both linear in the
+    scores.
+    """
     if not used.any(axis=0).all():
         lost = models[int(np.argmin(used.any(axis=0)))]
         raise RocketError(f"{run.path}: every score of {lost!r} is too uncertain; raise --abstain")
-    keep = used.any(axis=1)
-    given, used = given[keep], used[keep].astype(float)
+    w = used.astype(float)
+    n_Q = w.sum(axis=1)
+    share = w / np.maximum(n_Q, 1)[:, None]
     # Normal equations of the models once the queries are taken out.
-    n_Q = used.sum(axis=1)
-    left = np.diag(used.sum(axis=0)) - used.T @ (used / n_Q[:, None])
-    right = (used * given).sum(axis=0) - used.T @ ((used * given).sum(axis=1) / n_Q)
+    left = np.diag(w.sum(axis=0)) - w.T @ share
     if np.linalg.matrix_rank(left, tol=1e-9) < len(models) - 1:
         raise RocketError(f"{run.path}: the scores that are left do not connect all models; raise --abstain")
-    effect_M = np.linalg.pinv(left, hermitian=True) @ right
-    query_Q = ((used * (given - effect_M)).sum(axis=1)) / n_Q
-    return effect_M + query_Q.mean()
+    M = len(models)
+    right = np.eye(M)[:, None] * w[None] - w.T[:, :, None] * share[None]
+    effect = np.einsum("xm,mqy->xqy", np.linalg.pinv(left, hermitian=True), right)
+    keep = n_Q > 0
+    query = np.where(keep[:, None], share, 0.0) / keep.sum()
+    mean_effect = np.einsum("qm,mpy->py", query, effect)
+    return np.asarray(effect + query[None] - mean_effect[None])
 
 
 def reference_means(run: Run, scores: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -124,11 +141,20 @@ def finish(
     """Orders the models and writes the ranking."""
     means = {m: round(v, DIGITS) for m, v in means.items()} if not about.get("compat") else means
     ranking = Ranking()
-    stamp = {"compat": about["compat"]} if about.get("compat") else {}
+    seen = set(about.get("scored_by_a_head_that_saw_its_labels") or ())
     for model in sorted(means, key=lambda model: (-means[model], model)):
         better = sum(mean > means[model] for mean in means.values())
         ranking.append(
-            {"model": model, "score": means[model], "rank": better + 1, "standard_error": spread.get(model), **stamp}
+            {
+                "model": model,
+                "score": means[model],
+                "rank": better + 1,
+                "standard_error": spread.get(model),
+                "head": about.get("head"),
+                "labeler": about.get("labeler"),
+                "compat": about.get("compat"),
+                "head_saw_its_labels": model in seen,
+            }
         )
     ranking.sessions, ranking.left_out, ranking.abstained, ranking.about = sessions, left_out, abstained, about
     write_json(run.path / "ranking.json", ranking)

@@ -3,8 +3,8 @@
 from rocketjax.reweight.agree import Agreement, RiskCoverage, agreement, risk_coverage
 from rocketjax.reweight.choose import ask, expected_variance
 from rocketjax.reweight.crossval import Comparison, as_rows, compare
-from rocketjax.reweight.features import features_of, save_features
-from rocketjax.reweight.fitted import Head, find_head, fit_head, folder_name, load_head, save_head
+from rocketjax.reweight.features import features_judge, features_of, save_features
+from rocketjax.reweight.fitted import Head, find_head, fit_head, folder_name, load_head, require_questions, save_head
 from rocketjax.reweight.head import DEFAULT, NAMES, WITHOUT_LABELS, Options, fit_panel, score_panel
 from rocketjax.reweight.items import item_table
 from rocketjax.reweight.panels import Data, Panel, labels_of, make_panel, panel
@@ -12,7 +12,8 @@ from rocketjax.reweight.scores import SCORES, about_scores, score, score_compat
 
 __all__ = [
     "DEFAULT", "NAMES", "SCORES", "WITHOUT_LABELS", "Agreement", "Comparison", "Data", "Head", "Options", "Panel",
-    "RiskCoverage", "about_scores", "agreement", "as_rows", "ask", "compare", "expected_variance", "features_of",
-    "find_head", "fit_head", "fit_panel", "folder_name", "item_table", "labels_of", "load_head", "make_panel", "panel",
-    "risk_coverage", "save_features", "save_head", "score", "score_compat", "score_panel",
+    "RiskCoverage", "about_scores", "agreement", "as_rows", "ask", "compare", "expected_variance", "features_judge",
+    "features_of", "find_head", "fit_head", "fit_panel", "folder_name", "item_table", "labels_of", "load_head",
+    "make_panel", "panel", "require_questions", "risk_coverage", "save_features", "save_head", "score", "score_compat",
+    "score_panel",
 ]  # fmt: skip

@@ -13,9 +13,10 @@ Float = npt.NDArray[np.floating[Any]]
 
 
 class Agreement(NamedTuple):
-    """`spearman` and `kendall` (tau-b) of the models' mean scores with their mean labels, over the pairs that have
-    both; `pairwise`: of two responses to one query with different labels, how often they are ordered alike, a tie of
-    the scores counting one half; `mae`: mean absolute difference from the label. NaN where nothing can be said."""
+    """`spearman` and `kendall` (tau-b) of the models' mean scores with their mean labels, over the queries for which
+    all models (that have any) have both; `pairwise`: of two responses to one query with different labels, how often
+    they are ordered alike, a tie of the scores counting one half; `mae`: mean absolute difference from the label. NaN
+    where nothing can be said."""
 
     spearman: float
     kendall: float

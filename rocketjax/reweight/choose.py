@@ -10,15 +10,18 @@ Axes: Q queries, M models, W = I + 1 weights.
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from rocketjax.errors import RocketError
 from rocketjax.reweight.head import fit_panel
-from rocketjax.reweight.linear import Linear
-from rocketjax.reweight.panels import Panel
+from rocketjax.reweight.linear import Linear, design, fit_ridge
+from rocketjax.reweight.panels import Data, Panel
 
 Float = npt.NDArray[np.float64]
+LEAST = (0.1, 0.03, 0.01)  # strengths of level, slope and deviations below which nothing is left to learn
 
 
 def posterior(panel: Panel) -> tuple[Float, Float]:
@@ -26,10 +29,12 @@ def posterior(panel: Panel) -> tuple[Float, Float]:
     there are. Ungraded responses have covariance 0."""
     params = fit_panel(panel, "ridge").params
     assert isinstance(params, Linear), "the ridge is linear"
+    # A few labels may choose to tell no two responses of a query apart; then none would be worth asking for.
+    strength_3 = np.maximum(np.asarray(params.strength_3), LEAST).astype(np.float32)
+    params = jax.jit(fit_ridge)(Data(*panel.data), None, jnp.asarray(strength_3))
     d = panel.data
     graded_QM = np.asarray(d.graded_QM, np.float64)
-    p_QMI = np.asarray(d.p_QMI, np.float64) * np.asarray(d.item_QI)[:, None]
-    x_QMW = np.concatenate([np.ones((*p_QMI.shape[:2], 1)), p_QMI], axis=2) * graded_QM[..., None]
+    x_QMW = np.asarray(design(params, jnp.asarray(d.p_QMI), jnp.asarray(d.item_QI)), np.float64) * graded_QM[..., None]
     covariance = np.einsum("qmw,qwx,qnx->qmn", x_QMW, np.asarray(params.covariance_QWW, np.float64), x_QMW)
     return covariance, np.asarray(params.noise_Q, np.float64)
 
@@ -59,7 +64,7 @@ def ask(panel: Panel, count: int, models: list[str] | None = None) -> list[tuple
     """
     known = int(panel.labelled.sum())
     if known < 2:
-        raise RocketError(f"choosing labels needs a few to begin with, 10 or more; there are {known}")
+        raise RocketError(f"choosing labels needs a few to begin with, 30 are good; there are {known}")
     covariance, noise_Q = posterior(panel)
     graded_QM = np.asarray(panel.data.graded_QM)
     free_QM = graded_QM & ~panel.labelled
@@ -69,6 +74,8 @@ def ask(panel: Panel, count: int, models: list[str] | None = None) -> list[tuple
         raise RocketError(f"{count} labels are asked for; {int(free_QM.sum())} graded responses have none yet")
     n_Q = np.maximum(graded_QM.sum(axis=1), 1)
     before = np.trace(centred(covariance, graded_QM), axis1=1, axis2=2).sum()
+    if not before > 1e-9 or not (noise_Q > 0).all():
+        raise RocketError("the labels agree with the judge to the last digit, so no other label would change anything")
 
     def gain(c_MM: Float, graded_M: npt.NDArray[Any], n: int, noise: float) -> Float:
         """What each label would take from the summed centred variance of one query: f64[M]."""
@@ -81,7 +88,7 @@ def ask(panel: Panel, count: int, models: list[str] | None = None) -> list[tuple
     for _ in range(count):
         gain_QM = np.where(free_QM, gain_QM, -np.inf)
         q, m = np.unravel_index(int(np.argmax(gain_QM)), gain_QM.shape)
-        out.append((panel.sessions[q], panel.models[m], float(max(gain_QM[q, m], 0.0) / before) if before else 0.0))
+        out.append((panel.sessions[q], panel.models[m], float(max(gain_QM[q, m], 0.0) / before)))
         c_MM = covariance[q]
         covariance[q] = c_MM - np.outer(c_MM[:, m], c_MM[m]) / (noise_Q[q] ** 2 + c_MM[m, m])
         free_QM[q, m] = False

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rocketjax.errors import RocketError
 from rocketjax.reweight.agree import Agreement, agreement
 from rocketjax.reweight.compat import trees_scores
-from rocketjax.reweight.head import NAMES, WITHOUT_LABELS, Name, Options, fit_panel, score_panel
+from rocketjax.reweight.head import DEFAULT, NAMES, Name, Options, check, fit_panel, score_panel
 from rocketjax.reweight.panels import Panel
 
 Float = npt.NDArray[np.float64]
@@ -28,6 +28,7 @@ class Comparison:
 
     head: str
     values_SA: Float
+    failed: str = ""  # why some splits have no figures
 
     def mean(self, field: str) -> float:
         column = self.values_SA[:, Agreement._fields.index(field)]
@@ -71,6 +72,19 @@ def query_mean(panel: Panel) -> Float:
     return np.repeat(mean_Q[:, None], len(panel.models), axis=1)
 
 
+def check_head(head: str, features: bool) -> tuple[Name, Options]:
+    """The head and options that a name in a comparison stands for; RocketError for none."""
+    if head == QUERY_MEAN or head in REFERENCE:
+        return DEFAULT, Options()
+    name, *extras = head.split("+")
+    if name not in NAMES or set(extras) - {"monotone", "rank"}:
+        raise RocketError(f"unknown head {head!r}; there are: {', '.join((*NAMES, *REFERENCE, QUERY_MEAN))}")
+    if name == "shared" and not features:
+        raise RocketError("head 'shared' reads the judge's hidden states; rocketjax fit RUN --head shared makes them")
+    options = Options("monotone" in extras, 1.0 if "rank" in extras else 0.0)
+    return check(name, options), options
+
+
 def scores_of(head: str, panel: Panel, feature_QIE: npt.NDArray[np.float32] | None) -> Float:
     """Scores of all responses by a head that is fitted to the labels left in the panel: f64[Q, M].
 
@@ -83,11 +97,7 @@ def scores_of(head: str, panel: Panel, feature_QIE: npt.NDArray[np.float32] | No
         p_QMI = np.where(np.asarray(d.graded_QM)[..., None], np.asarray(d.p_QMI, np.float64), np.nan)
         label_QM = np.where(panel.labelled, np.asarray(d.label_QM, np.float64), np.nan)
         return trees_scores(p_QMI, np.asarray(d.item_QI), label_QM, head == REFERENCE[1])
-    name, *extras = head.split("+")
-    unknown = set(extras) - {"monotone", "rank"}
-    if name not in NAMES or unknown:
-        raise RocketError(f"unknown head {head!r}; there are: {', '.join((*NAMES, *REFERENCE))}")
-    options = Options("monotone" in extras, 1.0 if "rank" in extras else 0.0)
+    name, options = check_head(head, feature_QIE is not None)
     fitted = fit_panel(panel, name, options, feature_QIE, samples=False)
     return score_panel(panel, name, fitted)[0]
 
@@ -109,17 +119,25 @@ def compare(
     chosen = list(heads or default_heads(feature_QIE is not None))
     label_QM = np.where(panel.labelled, np.asarray(panel.data.label_QM, np.float64), np.nan)
     values: dict[str, list[Agreement]] = {head: [] for head in chosen}
+    failed = dict.fromkeys(chosen, "")
+    for head in chosen:
+        check_head(head, feature_QIE is not None)
     for number, models in enumerate(splits(panel, count, seed, part)):
         training = panel.trained_on(models)
         if labels is not None:
             training = thinned(training, labels, seed + number)
         test = np.asarray([m not in models for m in panel.models])
         for head in chosen:
-            score_QM = scores_of(head, training, feature_QIE)
+            try:
+                score_QM = scores_of(head, training, feature_QIE)
+            except RocketError as e:  # the reference's blend fails on more than ten distinct labels, for one
+                failed[head] = str(e)
+                values[head].append(Agreement(*[float("nan")] * len(Agreement._fields)))
+                continue
             values[head].append(agreement(score_QM[:, test], label_QM[:, test]))
         if progress:
             progress(number + 1, count)
-    return [Comparison(head, np.asarray(rows, np.float64)) for head, rows in values.items()]
+    return [Comparison(head, np.asarray(rows, np.float64), failed[head]) for head, rows in values.items()]
 
 
 def default_heads(features: bool) -> Iterable[str]:
@@ -141,7 +159,7 @@ def as_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """Plain values for JSON: means and intervals, None for NaN."""
     out = []
     for c in comparisons:
-        row: dict[str, Any] = {"head": c.head, "splits": len(c.values_SA)}
+        row: dict[str, Any] = {"head": c.head, "splits": len(c.values_SA), "failed": c.failed or None}
         for field in Agreement._fields:
             numbers = (c.mean(field), *c.interval(field))
             row[field] = [None if np.isnan(x) else round(x, 6) for x in numbers]
@@ -150,6 +168,6 @@ def as_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 __all__ = [
-    "QUERY_MEAN", "REFERENCE", "WITHOUT_LABELS", "Comparison", "Name", "as_rows", "compare", "default_heads",
+    "QUERY_MEAN", "REFERENCE", "Comparison", "as_rows", "compare", "default_heads",
     "query_mean", "scores_of", "splits", "thinned",
 ]  # fmt: skip

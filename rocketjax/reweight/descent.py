@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from rocketjax.reweight.linear import LEVELS, Linear, basis, fit_ridge, parts, pooled
+from rocketjax.reweight.linear import LEVELS, Linear, basis, fit_ridge, parts, pooled, some_queries
 from rocketjax.reweight.panels import Data
 
 STEPS = 300
-FOLDS = 4
+FOLDS = 4  # half as many where fewer than eight models are labelled: one left-out label of a query has no order
 LARGE = 8.0  # bound of logit p, which is infinite where f32 has p = 1
 
 T = TypeVar("T")
@@ -54,14 +54,14 @@ def on_scale(latent_QM: Array, data: Data) -> Scale:
     """
     w_QM = data.weight_QM
     total_Q = w_QM.sum(axis=1)
-    safe_Q = jnp.maximum(total_Q, 1e-9)
-    center_Q = (w_QM * latent_QM).sum(axis=1) / safe_Q
-    # Queries without labels are centred on their responses, so that they stand at the pooled level.
+    # Centred and sized over all graded responses, as the linear model's u.
     graded_QM = data.graded_QM.astype(jnp.float32)
-    all_Q = (graded_QM * latent_QM).sum(axis=1) / jnp.maximum(graded_QM.sum(axis=1), 1)
-    center_Q = jnp.where(total_Q > 0, center_Q, all_Q)
-    level, slope = pooled(latent_QM - center_Q[:, None], data)
-    rest_QM = w_QM * (data.label_QM - level - slope * (latent_QM - center_Q[:, None]))
+    center_Q = (graded_QM * latent_QM).sum(axis=1) / jnp.maximum(graded_QM.sum(axis=1), 1)
+    c_QM = latent_QM - center_Q[:, None]
+    size = jnp.maximum(jnp.sqrt((graded_QM * c_QM**2).sum() / jnp.maximum(graded_QM.sum(), 1)), 1e-6)
+    common = pooled(c_QM / size, data)
+    level, slope = common.level, common.slope / size
+    rest_QM = w_QM * (data.label_QM - level - slope * c_QM)
 
     def error(strength: Array) -> Array:
         a_Q = 1 / (total_Q + 1 / strength)
@@ -75,9 +75,9 @@ def on_scale(latent_QM: Array, data: Data) -> Scale:
 
 
 def fold_of(place: Array, labelled: Array) -> Array:
-    """Folds dealt out to what is labelled, in the order of the names: int32, 0 to FOLDS - 1."""
+    """Folds dealt out to what is labelled, in the order of the names: int32 below FOLDS."""
     before = (place[None] < place[:, None]) & labelled[None]
-    return before.sum(axis=1) % FOLDS
+    return before.sum(axis=1) % jnp.where(labelled.sum() < 2 * FOLDS, FOLDS // 2, FOLDS)
 
 
 def folds(data: Data, by_query: bool = False) -> list[tuple[Data, Data]]:
@@ -163,7 +163,7 @@ def fit_weights(
     u_QM, _ = parts(b, data)
     # A direction without any variance has no prior density to write down.
     strength_3 = jnp.maximum(fit_ridge(data).strength_3 if strength_3 is None else strength_3, 1e-3)
-    _, slope = pooled(u_QM, data)
+    slope = pooled(u_QM, data).slope
     rest_QM, size, _ = standard_rest(data)
     prior = jnp.maximum(slope, 0.0) if monotone else slope
     label_w_QM = data.weight_QM
@@ -197,12 +197,12 @@ def fit_weights(
     return Weights(weight_QI, on_scale(jnp.einsum("qmi,qi->qm", data.p_QMI, weight_QI), data))
 
 
-def as_linear(weights: Weights, strength_3: Array | None = None) -> Linear:
+def as_linear(weights: Weights) -> Linear:
     """Without a posterior: its covariance is 0."""
     Q, I = weights.weight_QI.shape  # noqa: E741
     return Linear(
-        weights.scale.level_Q, weights.scale.slope * weights.weight_QI, jnp.zeros((Q, I + 1, I + 1)),
-        jnp.zeros(Q), jnp.zeros(3) if strength_3 is None else strength_3,
+        weights.scale.level_Q, jnp.zeros((Q, I)), weights.scale.slope * weights.weight_QI,
+        jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3),
     )  # fmt: skip
 
 
@@ -287,12 +287,13 @@ def fit_trees(data: Data, strength: Array) -> Trees:
     items = jnp.maximum((w_QM * data.item_QI.sum(axis=1)[:, None]).sum(), 1e-9)
     size = jnp.maximum(jnp.sqrt((w_QM[..., None] * c_QMI**2).sum() / items), 1e-6)
     key = jax.random.key(0)
-    # One table for all queries, handed out by the items' agreement with the labels: so a query's trees depend neither
-    # on the other queries nor on the order of its items.
+    # Handed out by the items' agreement with the labels, and made for each such place by itself: so a query's trees
+    # depend neither on other queries' checklists nor on the order of its items.
     agreement_QI = jnp.abs(jnp.einsum("qm,qmi->qi", w_QM * rest_QM, c_QMI))
     order_QI = jnp.argsort(jnp.argsort(-jnp.where(data.item_QI, agreement_QI, -1.0), axis=1), axis=1)
-    start = (jax.random.normal(key, (TREES, DEPTH, I)) * 2)[:, :, order_QI].transpose(2, 0, 1, 3)
-    border = jax.random.normal(jax.random.fold_in(key, 1), (TREES, DEPTH)) * 0.5
+    table = jax.vmap(lambda place: 2 * jax.random.normal(jax.random.fold_in(key, place), (TREES, DEPTH)))(jnp.arange(I))
+    start = table[order_QI].transpose(0, 2, 3, 1)
+    border = jax.random.normal(jax.random.key(1), (TREES, DEPTH)) * 0.5
     fresh = Trees(
         start, jnp.broadcast_to(border, (Q, *border.shape)),
         jnp.zeros((Q, TREES, 2**DEPTH)), b.center_QI, size, jnp.float32(1), Scale(jnp.zeros(Q), jnp.float32(1)),
@@ -383,4 +384,13 @@ def choose_strength(
         jnp.tile(left_out, (len(values), 1, 1)),
     )  # fmt: skip
     errors = jax.lax.map(error, every, batch_size=together(data))
-    return values[jnp.argmin(errors.reshape(len(values), -1).sum(axis=1))]
+    total = errors.reshape(len(values), -1).sum(axis=1)
+    # Where the folds say nothing, the middle stands.
+    return values[jnp.where(total.max() > total.min(), jnp.argmin(total), len(values) // 2)]
+
+
+def some(data: Data, count: int) -> tuple[Data, Array]:
+    """So many queries of the data (see `some_queries`), and which."""
+    chosen = some_queries(data, count)
+    part = jax.tree.map(lambda x: jnp.asarray(x)[chosen], data._replace(place_M=None))
+    return part._replace(place_M=jnp.asarray(data.place_M)), chosen

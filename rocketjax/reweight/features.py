@@ -23,6 +23,14 @@ def save_features(run: Run, table: pa.Table, weights_sha256: str) -> Path:
     return path
 
 
+def features_judge(run: Run) -> str | None:
+    """The sha256 of the weights whose hidden states the run's features are; None where it has none."""
+    path = run.path / "features.parquet"
+    if not path.exists():
+        return None
+    return (read_table(path, None).schema.metadata or {}).get(b"weights_sha256", b"").decode()
+
+
 def features_of(run: Run, panel: Panel) -> npt.NDArray[np.float32] | None:
     """f32[Q, I, E] of the panel's items, or None where the run has no features yet.
 

@@ -10,7 +10,6 @@ that was fitted on all.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +44,37 @@ FORMAT = 1
 FOLDS = 5
 ALL = "all"  # the fit on every label, for models that have none
 
+
+class HeadOptions(msgspec.Struct, frozen=True):
+    """`Options`, as head.json has them."""
+
+    monotone: bool
+    rank_weight: float
+
+
+class HeadFile(msgspec.Struct, frozen=True):
+    """head.json."""
+
+    format: int
+    head: str
+    options: HeadOptions
+    labeler: str
+    labels_sha256: str
+    trained_on: list[str]
+    folds: dict[str, int]
+    judge: dict[str, Any]
+    prompt: dict[str, Any]
+    questions_sha256: str | None
+    benchmark_sha256: str
+    features_sha256: str | None
+    sessions: list[str]
+    items: list[int]
+    figures: dict[str, Any]
+    versions: dict[str, str]
+    samples: dict[str, bool]
+    """Which fits have bootstrap samples."""
+
+
 Labels = Mapping[str, Mapping[str, float | None]]
 
 
@@ -66,10 +97,14 @@ class Head:
         """The fold of each training model; empty where there was one fit only."""
         return dict(self.meta["folds"])
 
-    def weights(self) -> npt.NDArray[Any] | None:
-        """Item weights of the fit on all labels, f32[Q, I]; None for heads that are not linear."""
-        found = getattr(self.fits[ALL].params, "weight_QI", None)
-        return None if found is None else np.asarray(found)
+    def weights(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Item weights of the fit on all labels and their standard errors (0 without a posterior), f32[Q, I] each;
+        None for heads that are not linear."""
+        params = self.fits[ALL].params
+        if not isinstance(params, Linear):
+            return None
+        variance_QI = np.diagonal(np.asarray(params.covariance_QWW), axis1=1, axis2=2)[:, 1:]
+        return np.asarray(params.weight_QI), np.sqrt(np.maximum(variance_QI, 0))
 
 
 def fit_head(
@@ -122,6 +157,7 @@ def fit_head(
     figures: dict[str, Any] = {
         "labels": int(training.labelled.sum()),
         "queries_with_labels": int(training.labelled.any(axis=1).sum()),
+        "labels_not_used": dict(training.dropped),
     }
     if has_posterior(name, options) and isinstance(params, Linear):
         figures["noise"] = float(np.sqrt(np.square(params.noise_Q).mean()))
@@ -138,6 +174,7 @@ def fit_head(
         "prompt": dict(run.meta["prompt"]),
         "questions_sha256": run.meta["benchmark"].get("questions_sha256"),
         "benchmark_sha256": run.meta["benchmark"]["sha256"],
+        "features_sha256": None if features is None else hashlib.sha256(features.tobytes()).hexdigest(),
         "sessions": list(whole.sessions),
         "items": list(whole.counts),
         "figures": figures,
@@ -166,15 +203,7 @@ def save_head(head: Head, folder: Path, overwrite: bool = False) -> Head:
         text = json.dumps(meta, indent=1, ensure_ascii=False, allow_nan=False)
         (temporary / "head.json").write_text(text + "\n", "utf-8")
 
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
-        os.replace(folder, old)
-        write_folder(folder, write)
-        import shutil
-
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        write_folder(folder, write)
+    write_folder(folder, write)
     return Head(head.name, head.meta, head.fits, folder)
 
 
@@ -184,18 +213,19 @@ def load_head(folder: Path) -> Head:
 
     file = folder / "head.json"
     try:
-        meta = json.loads(file.read_text("utf-8"))
-        if meta["format"] != FORMAT:
-            raise RocketError(f"{file}: format {meta['format']!r}, this version reads {FORMAT}")
-        name = check(meta["head"], Options(**meta["options"]))
-        samples = {str(key): bool(has) for key, has in meta.pop("samples").items()}
-        missing = {"trained_on", "folds", "judge", "prompt", "sessions", "items", "labeler"} - meta.keys()
-        if missing:
-            raise KeyError(sorted(missing)[0])
+        about = msgspec.json.decode(file.read_bytes(), type=HeadFile)
     except FileNotFoundError:
         raise RocketError(f"{folder}: is no fitted head, it has no head.json") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise RocketError(f"{file}: cannot be read ({e!r})") from None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise RocketError(f"{file}: cannot be read ({e})") from None
+    if about.format != FORMAT:
+        raise RocketError(f"{file}: format {about.format!r}, this version reads {FORMAT}")
+    if ALL not in about.samples:
+        raise RocketError(f"{file}: field 'samples' lacks {ALL!r}")
+    name = check(about.head, Options(about.options.monotone, about.options.rank_weight))
+    samples = about.samples
+    meta = msgspec.to_builtins(about)
+    del meta["samples"]
     try:
         leaves = ocp.load((folder / "params").absolute())
     except Exception as e:  # Orbax raises many kinds for a broken folder; all mean the same here
@@ -204,7 +234,7 @@ def load_head(folder: Path) -> Head:
     for key, has in samples.items():
         shape = Fitted(SHAPES[name], SHAPES[name] if has else None)
         structure: Any = jax.tree.structure(shape)
-        own = [np.asarray(leaves[key][n]) for n in sorted(leaves.get(key, ()))]
+        own = [np.asarray(leaves[key][n]) for n in sorted(leaves[key])] if key in leaves else []
         if len(own) != structure.num_leaves or not all(np.isfinite(x).all() for x in own):
             raise RocketError(f"{folder / 'params'}: does not hold the numbers of a {name} head")
         fits[key] = jax.tree.unflatten(structure, own)
@@ -258,14 +288,19 @@ def require_match(head: Head, run: Run) -> None:
         raise RocketError(f"{where}: was fitted on other queries or checklists than {run.path} has")
 
 
+def require_questions(head: Head, run: Run, whole: Panel) -> None:
+    """As `require_match`, and RocketError unless the run has the same queries with as many items each."""
+    require_match(head, run)
+    if list(whole.sessions) != list(head.meta["sessions"]) or list(whole.counts) != list(head.meta["items"]):
+        raise RocketError(f"{head.path or 'the head'}: was fitted on other queries or checklists than {run.path} has")
+
+
 def score_with(head: Head, run: Run, whole: Panel) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Scores and standard errors f64[Q, M], NaN without a grade; each model by the fit that has not seen its labels.
 
     Without folds a training model is scored by the head that has seen it: what to do with that is the caller's choice.
     """
-    require_match(head, run)
-    if list(whole.sessions) != list(head.meta["sessions"]) or list(whole.counts) != list(head.meta["items"]):
-        raise RocketError(f"{head.path or 'the head'}: was fitted on other queries or checklists than {run.path} has")
+    require_questions(head, run, whole)
     score_QM, error_QM = score_panel(whole, head.name, head.fits[ALL])
     for key, fitted in head.fits.items():
         inside = np.asarray([str(head.folds.get(m, ALL)) == key for m in whole.models])

@@ -32,7 +32,7 @@ SAMPLES = 16  # of the bootstrap, for heads without a posterior
 Params = Linear | Calibrated | Trees
 NOTHING: Any = 0  # stands for any array where only the form of the parameters is wanted
 SHAPES: dict[Name, Params] = {
-    **dict.fromkeys(("mean", "ridge", "shared", "pairwise", "label-free"), Linear(*[NOTHING] * 5)),
+    **dict.fromkeys(("mean", "ridge", "shared", "pairwise", "label-free"), Linear(*[NOTHING] * 6)),
     "calibrated": Calibrated(NOTHING, NOTHING, Scale(NOTHING, NOTHING)),
     "soft-trees": Trees(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, Scale(NOTHING, NOTHING)),
 }
@@ -61,7 +61,7 @@ def fit_mean(data: Data) -> Linear:
     item_QI = jnp.asarray(data.item_QI, jnp.float32)
     Q, I = item_QI.shape  # noqa: E741
     weight_QI = 9 * item_QI / item_QI.sum(axis=1, keepdims=True)
-    return Linear(jnp.ones(Q), weight_QI, jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3))
+    return Linear(jnp.ones(Q), jnp.zeros((Q, I)), weight_QI, jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3))
 
 
 def by_strength(name: Name, data: Data, strength: Array, feature_QIE: Array | None) -> tuple[Params | Array, Array]:
@@ -77,6 +77,7 @@ def by_strength(name: Name, data: Data, strength: Array, feature_QIE: Array | No
     return prior_QI, jnp.einsum("qmi,qi->qm", data.p_QMI, prior_QI)
 
 
+CHOOSING = 256  # queries that decide a strength; more add little to one number, and time to sixteen fits
 STRENGTHS: dict[Name, tuple[float, ...]] = {
     "calibrated": (0.03, 0.1, 0.3, 1.0),
     "soft-trees": (0.03, 0.1, 0.3, 1.0),
@@ -85,19 +86,20 @@ STRENGTHS: dict[Name, tuple[float, ...]] = {
 
 
 @partial(jax.jit, static_argnames=("name",))
-def choose(name: Name, data: Data, feature_QIE: Array | None = None) -> Array:
+def strength_of(name: Name, data: Data, feature_QIE: Array | None = None) -> Array:
     """How strongly a head that goes by descent may leave the mean, f32 scalar: what serves left-out labels best.
 
     Left out are models, and for `shared` queries: what its network is for is queries without labels.
     """
-    data = Data(*map(jnp.asarray, data))
     if name not in STRENGTHS:
         return jnp.zeros(())
+    part, chosen = descent.some(Data(*map(jnp.asarray, data)), CHOOSING)
+    feature = None if feature_QIE is None else jnp.asarray(feature_QIE)[chosen]
 
     def latent(part: Data, strength: Array) -> Array:
-        return by_strength(name, part, strength, feature_QIE)[1]
+        return by_strength(name, part, strength, feature)[1]
 
-    return descent.choose_strength(data, latent, STRENGTHS[name], by_query=name == "shared")
+    return descent.choose_strength(part, latent, STRENGTHS[name], by_query=name == "shared")
 
 
 @partial(jax.jit, static_argnames=("name", "options"))
@@ -108,7 +110,7 @@ def fit(
     feature_QIE: Array | None = None,
     strength: Array | None = None,
 ) -> Params:
-    """Fits a head to the labels that have weight. `shared` reads the items' features; `strength` is from `choose`."""
+    """Fits a head to the labels that have weight. `shared` reads features; `strength` is what `strength_of` gives."""
     data = Data(*map(jnp.asarray, data))
     if name == "mean":
         return fit_mean(data)
@@ -119,7 +121,7 @@ def fit(
         return descent.as_linear(weights)
     if name == "ridge":
         return linear.fit_ridge(data)
-    strength = choose(name, data, feature_QIE) if strength is None else strength
+    strength = strength_of(name, data, feature_QIE) if strength is None else strength
     made, _ = by_strength(name, data, strength, feature_QIE)
     return linear.fit_ridge(data, made) if isinstance(made, Array) else made
 
@@ -129,7 +131,7 @@ def predict(name: Name, params: Params, p_QMI: Array, item_QI: Array) -> tuple[A
     """Scores and standard errors, f32[Q, M] each.
 
     The error of `ridge` and `shared` is the posterior's, that of `mean` and `label-free` the weighted sampling error of
-    a mean over items; the others' is 0 here, and `errors` makes it by bootstrap.
+    a mean over items, NaN where there is one item only; the others' is 0 here, and `errors` makes it by bootstrap.
     """
     p_QMI, item_QI = jnp.asarray(p_QMI), jnp.asarray(item_QI)
     if isinstance(params, Linear):
@@ -138,7 +140,8 @@ def predict(name: Name, params: Params, p_QMI: Array, item_QI: Array) -> tuple[A
             mean_QM = (score_QM - 1) / 9
             n_Q = item_QI.sum(axis=1).astype(jnp.float32)
             squares = (params.weight_QI[:, None] * (p_QMI - mean_QM[..., None]) * item_QI[:, None]) ** 2
-            error_QM = jnp.sqrt(squares.sum(axis=2) * (n_Q / jnp.maximum(n_Q - 1, 1))[:, None])
+            # One item has no spread to tell its error by: NaN.
+            error_QM = jnp.sqrt(squares.sum(axis=2) * jnp.where(n_Q > 1, n_Q / (n_Q - 1), jnp.nan)[:, None])
         return score_QM, error_QM
     if isinstance(params, Calibrated):
         latent_QM = descent.calibrated_latent(params.slope_QI, params.shift_QI, p_QMI, item_QI)
@@ -215,10 +218,15 @@ def fit_panel(
     name = check(name, options)
     if name not in WITHOUT_LABELS and int(panel.labelled.sum()) < 2:
         raise RocketError(f"head {name!r} is fitted on labels, and {int(panel.labelled.sum())} of them are left")
+    known = np.asarray(panel.data.label_QM)[panel.labelled]
+    if name not in WITHOUT_LABELS and np.ptp(known) == 0:
+        raise RocketError(
+            f"all {len(known)} labels are {known[0]:g}, so there is nothing that head {name!r} could learn"
+        )
     if name == "shared" and feature_QIE is None:
         raise RocketError("head 'shared' reads the judge's hidden states of the items; give features")
     data, features, queries = prepared(panel, feature_QIE if name == "shared" else None)
-    strength = choose(name, data, features)
+    strength = strength_of(name, data, features)
     params = fit(name, data, options, features, strength)
     drawn = resampled(name, data, options, strength) if samples and not has_posterior(name, options) else None
     fitted = Fitted(unfilled(params, queries), None if drawn is None else unfilled(drawn, queries, 1))

@@ -61,7 +61,7 @@ def families_of(models: tuple[str, ...], families: Mapping[str, str] | None) -> 
 def item_table(
     panel: Panel,
     texts: Mapping[str, tuple[str, ...]] | None = None,
-    weight_QI: npt.NDArray[Any] | None = None,
+    weights: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     families: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """A row per item, by session and item; null where a figure cannot be had.
@@ -69,8 +69,10 @@ def item_table(
     - `discrimination`: correlation of the item's p with the mean of the query's other items, over the responses (the
       item-rest correlation of classical test theory; Lord & Novick 1968, section 15.3).
     - `agreement`: correlation of the item's p with the labels.
-    - `weight`: the head's, `weight_QI`, in units of the mean size of the query's weights.
-    - `verdict`: `dead` (p hardly moves), `hurts` (weight or, without a head, agreement below 0), else `ok`.
+    - `weight`: the head's, of `weights` (f32[Q, I], and their standard errors), in units of the mean size of the
+      query's weights.
+    - `verdict`: `unknown` (fewer than 3 graded responses), `dead` (p hardly moves), `hurts` (a head's weight is below 0
+      by more than its standard error; without a head, agreement is below 0 by one-sided t test at 5%), else `ok`.
     - `family_shift`: differential item functioning. How far p of one family's responses lies from what the item gives
       to other responses with the same mean of the other items (regression form of Mantel-Haenszel, Swaminathan & Rogers
       1990), for the family where that is surest. `family_q`: the false discovery rate at which it would be a finding,
@@ -92,9 +94,12 @@ def item_table(
             rest_M = (own_MI.sum(axis=1) - p_M) / max(count - 1, 1) if count > 1 else np.full(len(p_M), np.nan)
             deviation = float(known.std()) if len(known) > 1 else float("nan")
             agreement = correlation(p_M, label_QM[q])
-            weight = float("nan") if weight_QI is None else relative(weight_QI[q], count)[i]
-            worth = agreement if weight_QI is None else weight
-            verdict = "dead" if deviation < DEAD else "hurts" if worth < 0 else "ok"
+            weight = float("nan") if weights is None else relative(weights[0][q], count)[i]
+            if weights is None:
+                hurts = below_zero(agreement, int((np.isfinite(p_M) & np.isfinite(label_QM[q])).sum()))
+            else:
+                hurts = bool(weights[0][q, i] < -weights[1][q, i])
+            verdict = "unknown" if len(known) < 3 else "dead" if deviation < DEAD else "hurts" if hurts else "ok"
             family, shift, rate = shifts.get((q, i), (None, float("nan"), float("nan")))
             rows.append(
                 {
@@ -109,6 +114,14 @@ def item_table(
             if isinstance(value, float) and not np.isfinite(value):
                 row[key] = None
     return pa.Table.from_pylist(rows, schema=ITEMS)
+
+
+def below_zero(correlation: float, n: int) -> bool:
+    """Whether a correlation of n pairs is below 0, by one-sided t test at 5%."""
+    if not np.isfinite(correlation) or n < 4:
+        return False
+    t = correlation * np.sqrt((n - 2) / max(1 - correlation**2, 1e-12))
+    return bool(student.cdf(t, n - 2) < 0.05)
 
 
 def relative(weight_I: npt.NDArray[Any], count: int) -> Float:

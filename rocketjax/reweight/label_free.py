@@ -91,4 +91,6 @@ def fit_label_free(data: Data, judge_QI: Array | None = None, judges: int = 1) -
     even_QI = data.item_QI / data.item_QI.sum(axis=1, keepdims=True)
     weight_QI = jnp.where(total_Q > 1e-6, worth_QI / jnp.maximum(total_Q, 1e-6), even_QI)
     Q, I = weight_QI.shape  # noqa: E741
-    return Linear(jnp.ones(Q), 9 * weight_QI, jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3))
+    return Linear(
+        jnp.ones(Q), jnp.zeros((Q, I)), 9 * weight_QI, jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3)
+    )

@@ -3,8 +3,9 @@
 Axes: Q queries, M models under test, I checklist items (padded to the longest checklist), E features of an item.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class Panel:
     models: tuple[str, ...]
     counts: tuple[int, ...]  # items of each query
     data: Data
+    dropped: Mapping[str, int] = field(default_factory=dict)  # labels that are of no use here, by reason
 
     @property
     def labelled(self) -> Bool:
@@ -66,7 +68,8 @@ def panel(run: Run, labels: Mapping[str, Mapping[str, float | None]] | None = No
     """The grades of a complete run; `labels` is model -> session -> score, and what it lacks is unlabelled.
 
     A response with any item without a grade is left out whole, with its label: a mean over fewer items is another
-    scale. Raises RocketError if the run is not complete or has no items.
+    scale. What labels are of no use is counted in `dropped`. Raises RocketError if the run is not complete or has no
+    items.
     """
     run.require_complete()
     table = run.grades
@@ -85,13 +88,23 @@ def panel(run: Run, labels: Mapping[str, Mapping[str, float | None]] | None = No
     p_QMI[q[good], m[good], i[good]] = p[good]
     ok_QMI[q[good], m[good], i[good]] = True
     item_QI[q, i] = True
-    graded_QM = (ok_QMI | ~item_QI[:, None]).all(axis=2)
+    graded_QM: Bool = np.all(ok_QMI | ~item_QI[:, None], axis=2)
     label_QM = np.full(shape[:2], np.nan)
+    dropped: Counter[str] = Counter()
     for name, by_session in (labels or {}).items():
         for session_id, score in by_session.items():
-            if name in m_of and session_id in q_of and score is not None:
+            if name not in m_of:
+                dropped["model not in the run"] += 1
+            elif session_id not in q_of:
+                dropped["query not in the run"] += 1
+            elif score is None:
+                dropped["no score"] += 1
+            elif not graded_QM[q_of[session_id], m_of[name]]:
+                dropped["response without a grade"] += 1
+            else:
                 label_QM[q_of[session_id], m_of[name]] = score
-    return make_panel(sessions, models, p_QMI, item_QI, graded_QM, label_QM)
+    made = make_panel(sessions, models, p_QMI, item_QI, graded_QM, label_QM)
+    return replace(made, dropped=dict(dropped))
 
 
 def make_panel(

@@ -45,13 +45,14 @@ def score(
     `head` is `mean` (the default: `9 * mean(p_yes) + 1`, so 1 to 10: RocketEval, arXiv 2503.05142, section 3.3),
     `label-free`, or a fitted head: the object, its folder, or its name in RUN/heads. A score is null where any item has
     no grade: a mean over fewer items is another scale. `standard_error` says how far it is known (see
-    `head.predict`); above `abstain` the score is marked `abstained`, and later stages leave it out. Models that a head
-    without folds was trained on are left out unless `score_train`. `jury` are runs of other judges on the same
-    questions and responses, whose items `label-free` weighs beside this run's. The table's metadata say which head it
-    was. Returns the table, by session and model. Raises RocketError if a run is not complete or does not fit.
+    `head.predict`); above `abstain`, or where it is not known, the score is marked `abstained`, and later stages leave
+    it out. Models that a head without folds was trained on are left out unless `score_train`. `jury` are runs of other
+    judges on the same questions and responses, whose items `label-free` weighs beside this run's. The table's metadata
+    say which head it was; a ranking of earlier scores is removed. Returns the table, by session and model. Raises
+    RocketError if a run is not complete or does not fit.
     """
-    if abstain is not None and not abstain > 0:
-        raise RocketError(f"the abstention threshold is {abstain}; it must be above 0")
+    if abstain is not None and not 0 < abstain < np.inf:
+        raise RocketError(f"the abstention threshold is {abstain}; it must be a number above 0")
     whole = panel(run)
     about: dict[str, Any]
     if head is None or head in ("mean", "label-free"):
@@ -112,7 +113,8 @@ def write_scores(
     q, m = np.nonzero(there_QM & kept)
     scores = score_QM[q, m]
     errors = np.full(len(q), np.nan) if error_QM is None else error_QM[q, m]
-    abstained = np.zeros(len(q), bool) if abstain is None else errors > abstain
+    # An unknown error is no certainty.
+    abstained = np.zeros(len(q), bool) if abstain is None else ~(errors <= abstain) & np.isfinite(scores)
     table = pa.table(
         [
             [whole.sessions[i] for i in q],
@@ -123,6 +125,8 @@ def write_scores(
         ],
         schema=SCORES.with_metadata({ABOUT: json.dumps(about, ensure_ascii=False).encode()}),
     )
+    # A ranking of other scores must not stand beside these.
+    (run.path / "ranking.json").unlink(missing_ok=True)
     write_table(run.path / "scores.parquet", table)
     return table
 
@@ -136,6 +140,8 @@ def about_scores(table: pa.Table) -> dict[str, Any]:
 def weigh(run: Run, first: Panel, jury: Sequence[Run]) -> tuple[Panel, Fitted, dict[str, float]]:
     """The items of several judges side by side, their weights, and each judge's share of all weight."""
     panels = [first]
+    if len({r.path.resolve() for r in (run, *jury)}) <= len(jury):
+        raise RocketError("a run is named twice in the jury, and would weigh twice")
     for other in jury:
         more = panel(other)
         same = other.meta["benchmark"]["sha256"] == run.meta["benchmark"]["sha256"]

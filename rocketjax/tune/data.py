@@ -23,6 +23,7 @@ from rocketjax.errors import RocketError
 from rocketjax.judge import Row
 from rocketjax.prompt import PackedRow, Prompter, pack_query
 
+PLACE = -1  # stands in a row where a vector of a soft prompt goes
 Float = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int32]
 
@@ -264,7 +265,7 @@ class Packer:
         for a in answers:
             made = self.prompter.render(a.turns, a.text, a.items, f"{source.name}, session {a.session_id!r}", a.shown)
             assert made.sequences is not None, "the prompter of a packer cuts, it does not skip"
-            units.append([np.insert(s, 1, np.zeros(self.soft, s.dtype)) for s in made.sequences])
+            units.append([np.insert(s, 1, np.full(self.soft, PLACE, s.dtype)) for s in made.sequences])
             self.counts.update(responses=1, truncated=int(made.truncated > 0))
         pair = bool(source.pairs) and len(units) == 2
         if pair:

@@ -26,7 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rocketjax.grade import group_rows
 from rocketjax.judge import Adapter, Transformer
-from rocketjax.tune.data import Batch
+from rocketjax.tune.data import PLACE, Batch
 from rocketjax.tune.loss import Head, Losses, Outputs, Reading, init_head, losses, outputs
 
 Method = Literal["lora", "full"]
@@ -218,6 +218,12 @@ class Learner:
         return group_rows(length, self.platform) * self.mesh.shape["data"]
 
     def put(self, batch: Batch) -> Batch:
+        """The batch on all devices. Raises ValueError where its places for a soft prompt are not the prompt's."""
+        places = (np.asarray(batch.row.token_T) == PLACE).sum(axis=-1)
+        wanted = 0 if self.params.soft_PD is None else len(self.params.soft_PD)
+        if (places != wanted).any():
+            found = int(places.max())
+            raise ValueError(f"a soft prompt of {wanted} vectors, and rows packed with {found} places for it")
         placed: Batch = jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data")))
         return placed
 
