@@ -11,9 +11,9 @@ samples of the sessions.
 import sys
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 import rocketjax
+from rocketjax.reweight import agreement
 
 
 def table(run: rocketjax.Run, benchmark: rocketjax.Benchmark, labeler: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -33,16 +33,6 @@ def table(run: rocketjax.Run, benchmark: rocketjax.Benchmark, labeler: str) -> t
     return models, judged, labelled
 
 
-def agreement(judged: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Spearman, Kendall, pairwise agreement."""
-    a, b = judged.mean(axis=0), labelled.mean(axis=0)
-    left, right = np.triu_indices(judged.shape[1], 1)
-    want = np.sign(labelled[:, left] - labelled[:, right])
-    got = np.sign(judged[:, left] - judged[:, right])
-    hit = np.where(got == 0, 0.5, got == want)[want != 0]
-    return np.array([spearmanr(a, b).statistic, kendalltau(a, b).statistic, hit.mean()])
-
-
 def main() -> None:
     run, benchmark, labeler = rocketjax.Run.open(sys.argv[1]), rocketjax.load_benchmark(sys.argv[2]), sys.argv[3]
     models, judged, labelled = table(run, benchmark, labeler)
@@ -53,9 +43,9 @@ def main() -> None:
         print(f"  {models[i]:<90.90} {judged.mean(0)[i]:6.3f}  {labelled.mean(0)[i]:6.3f} ({rank[models[i]]})")
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(judged), (1000, len(judged)))
-    low, high = np.percentile([agreement(judged[d], labelled[d]) for d in draws], [2.5, 97.5], axis=0)
+    low, high = np.percentile([agreement(judged[d], labelled[d])[:3] for d in draws], [2.5, 97.5], axis=0)
     for name, value, a, b in zip(
-        ("Spearman", "Kendall", "pairwise"), agreement(judged, labelled), low, high, strict=True
+        ("Spearman", "Kendall", "pairwise"), agreement(judged, labelled)[:3], low, high, strict=True
     ):
         print(f"  {name:<9} {value:6.3f}  [{a:.3f}, {b:.3f}]")
 

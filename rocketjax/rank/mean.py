@@ -86,16 +86,14 @@ def rank_models(run: Run) -> Ranking:
     order, models = sorted(shared), sorted(scores)
     used = np.asarray([[(s, m) not in abstained for m in models] for s in order])
     given = np.asarray([[scores[m][s] for m in models] for s in order])
-    # How much each score counts in each model's value: [models, queries, models].
-    Q, M = used.shape
-    part = np.zeros((M, Q, M))
-    part[np.arange(M), :, np.arange(M)] = 1 / Q
-    if not used.all():
-        part = additive(run, used, models)
-    values = np.einsum("xqm,qm->x", part, given)
     error = np.asarray([[errors.get(m, {}).get(s, np.nan) for m in models] for s in order])
-    # Where a score does not count its error need not be known.
-    variance = np.einsum("xqm,qm->x", part**2, np.where(used, error, 0.0) ** 2)
+    if used.all():
+        values, variance = given.mean(axis=0), (error**2).sum(axis=0) / len(order) ** 2
+    else:
+        part = additive(run, used, models)
+        values = np.einsum("xqm,qm->x", part, given)
+        # An abstained score does not count, so its error need not be known.
+        variance = np.einsum("xqm,qm->x", part**2, np.where(used, error, 0.0) ** 2)
     spread = {m: float(np.sqrt(v)) for m, v in zip(models, variance, strict=True) if np.isfinite(v)}
     means = {m: float(v) for m, v in zip(models, values, strict=True)}
     return finish(run, means, spread, len(shared), len(everything) - len(shared), int((~used).sum()), about)

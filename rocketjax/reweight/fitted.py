@@ -174,7 +174,9 @@ def fit_head(
         "prompt": dict(run.meta["prompt"]),
         "questions_sha256": run.meta["benchmark"].get("questions_sha256"),
         "benchmark_sha256": run.meta["benchmark"]["sha256"],
-        "features_sha256": None if features is None else hashlib.sha256(features.tobytes()).hexdigest(),
+        "features_sha256": None
+        if features is None or name != "shared"
+        else hashlib.sha256(features.tobytes()).hexdigest(),
         "sessions": list(whole.sessions),
         "items": list(whole.counts),
         "figures": figures,
