@@ -253,7 +253,7 @@ def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
                                "--json")  # fmt: skip
     assert code == cli.DONE, err
     rows = {row["head"]: row for row in json.loads(out)}
-    assert rows["query mean"]["spearman"] == [None] * 3 and rows["ridge"]["mae"][0] < rows["mean"]["mae"][0]
+    assert rows["query mean"]["spearman"] == [None] * 3 and rows["ridge"]["mae"][0] < rows["query mean"]["mae"][0]
     code, out, err = rocketjax("heads", run, "--labels", "judge", "--only", "mean", "--splits", "2")
     assert code == cli.DONE and "pairwise" in out and "mean" in out
 
