@@ -368,6 +368,7 @@ def test_queries_without_labels_are_scored_too(name):
     assert abs(got[::3][known[::3]].mean() - p.data.label_QM[known].mean()) < 1.5, "on the labels' scale"
 
 
+@pytest.mark.slow
 def test_the_shared_head_learns_which_items_matter():
     """An item's first feature says its worth: queries without a label are ordered better than by the mean."""
     rng = np.random.default_rng(0)
@@ -713,6 +714,7 @@ def test_a_jury_is_weighed(copied, tmp_path):
         score(run, "label-free", jury=[other, other])
 
 
+@pytest.mark.slow
 def test_standard_errors_cover():
     """Of planted scores, about 95% lie within two posterior standard errors; bootstrap errors are of that size."""
     inside, boot = [], []
@@ -922,6 +924,7 @@ def test_a_flat_judge_makes_no_nan():
         assert np.isfinite(scores(p, name)).all(), name
 
 
+@pytest.mark.slow
 def test_scipy_agrees_on_the_pairwise_head():
     """The pairwise fit is a minimum: scipy, begun there, finds nothing better of the same function."""
     p = planted(queries=3)
