@@ -52,12 +52,15 @@ def worst(model: Transformer, golden, kernel: str = "blocked") -> float:
     return float(np.abs(errors(model, golden, kernel)).max())
 
 
-@pytest.mark.parametrize("kernel", ["blocked", "plain"])
+FAMILIES = ["tiny_llama", "tiny_llama3", "tiny_gemma2", "tiny_gemma3", "tiny_gemma3_mm", "tiny_qwen2", "tiny_qwen3"]
+
+
+@pytest.mark.parametrize("kernel", ["blocked", "chunked", "plain"])
 @pytest.mark.parametrize(
     "name",
     [
-        "tiny_llama", "tiny_llama_untied", "tiny_gemma3", "tiny_llama.gguf", "tiny_gemma3.gguf",
-        "tiny_llama_untied_q8_0.gguf", "tiny_gemma3_q8_0.gguf",
+        *FAMILIES, "tiny_llama_untied", "tiny_llama.gguf", "tiny_gemma3.gguf", "tiny_llama_untied_q8_0.gguf",
+        "tiny_gemma3_q8_0.gguf",
     ],
 )  # fmt: skip
 def test_logits_equal_another_librarys(name, kernel):
@@ -67,9 +70,10 @@ def test_logits_equal_another_librarys(name, kernel):
         assert worst(model, arrays, kernel) < TOLERANCE
 
 
-def test_bf16_rounds_weights_and_stays_near():
-    with np.load(GOLDEN / "tiny_llama.npz") as arrays:
-        model, _ = load_model(GOLDEN / "tiny_llama", "bf16")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bf16_rounds_weights_and_stays_near(name):
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        model, _ = load_model(GOLDEN / name, "bf16")
         assert model.blocks[0].q_DNH.dtype == jnp.bfloat16 and model.blocks[0].attn_norm_D.dtype == jnp.float32
         # These random logits have a deviation of 1 to 3; bf16 keeps 8 bits of every factor.
         found = errors(model, arrays)
@@ -77,13 +81,16 @@ def test_bf16_rounds_weights_and_stays_near():
 
 
 def test_old_and_new_configs_of_transformers_read_alike(tmp_path):
-    for name in ("tiny_llama", "tiny_gemma3"):
+    for name in FAMILIES:
+        if name == "tiny_gemma3_mm":
+            continue
         shutil.copy(GOLDEN / name / "config.v4.json", tmp_path / "config.json")
         assert read_hf_config(tmp_path) == read_hf_config(GOLDEN / name)
 
 
-def test_orbax_keeps_every_bit(tmp_path):
-    model, sha256 = load_model(GOLDEN / "tiny_gemma3", "f32")
+@pytest.mark.parametrize("name", ["tiny_gemma3", "tiny_llama3", "tiny_qwen2"])
+def test_orbax_keeps_every_bit(name, tmp_path):
+    model, sha256 = load_model(GOLDEN / name, "f32")
     save_orbax(model, tmp_path, sha256)
     again = from_orbax(tmp_path, "f32")
     assert again.config == model.config
@@ -91,8 +98,30 @@ def test_orbax_keeps_every_bit(tmp_path):
         np.testing.assert_array_equal(a, b)
     assert weights_sha256(tmp_path) == weights_sha256(tmp_path) != sha256
     half = from_orbax(tmp_path, "bf16")
-    for a, b in zip(jax.tree.leaves(load_model(GOLDEN / "tiny_gemma3", "bf16")[0]), jax.tree.leaves(half), strict=True):
+    for a, b in zip(jax.tree.leaves(load_model(GOLDEN / name, "bf16")[0]), jax.tree.leaves(half), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_vision_towers_language_model_and_nothing_else(tmp_path):
+    """Both published ways to name the tensors; what belongs to neither part is still an error."""
+    folder = tmp_path / "judge"
+    shutil.copytree(GOLDEN / "tiny_gemma3_mm", folder)
+    tensors = load_file(folder / "model.safetensors")
+    newer = {
+        name.replace("language_model.model.", "model.language_model.")
+        if name.startswith("language_model.")
+        else f"model.{name}": tensor
+        for name, tensor in tensors.items()
+    }
+    assert newer.keys() != tensors.keys()
+    save_file(newer, folder / "model.safetensors")
+    for a, b in zip(
+        *(jax.tree.leaves(load_model(f, "f32")[0]) for f in (GOLDEN / "tiny_gemma3_mm", folder)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    save_file({**newer, "model.audio_tower.weight": np.zeros(2, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(RocketError, match=r"no parameter takes: model\.audio_tower\.weight"):
+        load_model(folder, "f32")
 
 
 @pytest.fixture
@@ -169,15 +198,31 @@ BROKEN = {
     "torn weights": (cut("model.safetensors", 0.5), "no whole safetensors file"),
     "torn header": (cut("model.safetensors", 0.001), "no whole safetensors file"),
     "empty weights": (cut("model.safetensors", 0), "no whole safetensors file"),
-    "another family": (config(model_type="mamba"), "model_type is 'mamba'; known are llama, gemma3_text"),
+    "another family": (
+        config(model_type="mamba"),
+        "model_type is 'mamba'; known are llama, gemma2, gemma3_text, gemma3, qwen2, qwen3",
+    ),
     "bias": (config(attention_bias=True), "attention_bias is True, which is not implemented"),
     "another activation": (config(hidden_act="relu"), "hidden_act is 'relu'"),
-    "scaled rotary": (config(rope_parameters={"rope_type": "llama3"}), "type 'llama3' are not implemented"),
+    "scaled rotary": (config(rope_parameters={"rope_type": "yarn"}), "type 'yarn' are not implemented"),
     "heads": (config(num_key_value_heads=4), "6 query heads cannot share 4 key heads"),
     "no width": (config(hidden_size=None), "config.json"),
     "no heads": (config(num_attention_heads=0, head_dim=10), "config.json"),
     "odd values": (config(rope_parameters=[1]), "config.json"),
-    "scaled rotary behind a plain one": (config(rope_scaling={"rope_type": "llama3"}), "'llama3' are not implemented"),
+    "scaled rotary behind a plain one": (config(rope_scaling={"rope_type": "yarn"}), "'yarn' are not implemented"),
+    "llama3 rotary without its bands": (config(rope_scaling={"rope_type": "llama3"}), "field 'factor' is missing"),
+    "llama3 rotary with bands the wrong way round": (
+        config(
+            rope_scaling={
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 4.0,
+                "high_freq_factor": 1.0,
+                "original_max_position_embeddings": 64,
+            }
+        ),
+        "low_freq_factor 4.0 must be positive and below high_freq_factor 1.0",
+    ),
     "quantised": (config(quantization_config={"bits": 4}), "quantization_config is"),
     "a classifier": (config(architectures=["LlamaForSequenceClassification"]), "a judge is a causal language model"),
 }
@@ -187,6 +232,43 @@ BROKEN = {
 def test_broken_folders_say_what_is_wrong(name, tmp_path):
     shutil.copytree(GOLDEN / "tiny_llama", tmp_path / "judge")
     mutate, message = BROKEN[name]
+    mutate(tmp_path / "judge")
+    with pytest.raises(RocketError, match=message):
+        load_model(tmp_path / "judge", "f32")
+
+
+FAMILY_BROKEN = {
+    "tiny_qwen2": (
+        (config(use_sliding_window=True), "use_sliding_window is True"),
+        (config(layer_types=["sliding_attention"] * 3), "layer_types other than full_attention"),
+        (
+            rewrite(lambda t: t.pop("model.layers.0.self_attn.k_proj.bias")),
+            r"lacks model\.layers\.0\.self_attn\.k_proj",
+        ),
+        (
+            rewrite(lambda t: t.update({"model.layers.0.self_attn.k_proj.bias": np.zeros(3, np.float32)})),
+            r"shapes: model\.layers\.0\.self_attn\.k_proj\.bias is \(3,\)",
+        ),
+    ),
+    "tiny_qwen3": ((config(attention_bias=True), "attention_bias is True"),),
+    "tiny_gemma2": (
+        (config(attn_logit_softcapping=-1.0), "soft-caps of logits must be positive"),
+        (config(layer_types=["full_attention"]), "layer_types has 1 entries"),
+        (config(sliding_window="x"), "config.json"),
+    ),
+    "tiny_gemma3_mm": (
+        (config(text_config=None), "config.json"),
+        (config(architectures=["Gemma3ForCausalLM"]), "a judge is a causal language model"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, k) for name, cases in FAMILY_BROKEN.items() for k in range(len(cases))]
+)
+def test_settings_of_a_family_that_would_change_the_numbers_are_refused(name, case, tmp_path):
+    shutil.copytree(GOLDEN / name, tmp_path / "judge")
+    mutate, message = FAMILY_BROKEN[name][case]
     mutate(tmp_path / "judge")
     with pytest.raises(RocketError, match=message):
         load_model(tmp_path / "judge", "f32")
@@ -231,7 +313,7 @@ def test_gguf_of_another_kind(tmp_path):
     key, value = b"general.architecture", b"mamba"
     header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1)
     file.write_bytes(header + struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value + bytes(64))
-    with pytest.raises(RocketError, match="architecture is 'mamba'; known are llama and gemma3"):
+    with pytest.raises(RocketError, match="architecture is 'mamba'; known are llama, gemma2, gemma3, qwen2, qwen3"):
         read_gguf_config(read_gguf(file))
 
 

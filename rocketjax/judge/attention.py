@@ -69,25 +69,30 @@ def products_backward(spec: str, kept: tuple[Array, Array, Array], d_out: Array)
 products.defvjp(products_forward, products_backward)
 
 
-def plain(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool) -> Array:
-    """Masked softmax attention with the whole S x T mask: f32[S, N, H]. Queries come scaled."""
+def softcap(logits: Array, cap: float) -> Array:
+    """cap * tanh(logits / cap) (Gemma 2, arXiv 2408.00118, section 2); a cap of 0 leaves them as they are."""
+    return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+def plain(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool, cap: float = 0.0) -> Array:
+    """Masked softmax attention with the whole S x T mask: f32[S, N, H]. Queries come scaled; see `softcap`."""
     S, N, H = q_SNH.shape
     T, K, _ = k_TKH.shape
     q_SKGH = q_SNH.reshape(S, K, N // K, H)
-    logits = products(q_SKGH, k_TKH, "skgh,tkh->kgst")
+    logits = softcap(products(q_SKGH, k_TKH, "skgh,tkh->kgst"), cap)
     seen_ST = visible(index_S, jnp.arange(T), tree, local)
     p = jax.nn.softmax(jnp.where(seen_ST, logits, MASKED), axis=-1)
     return products(p, v_TKH, "kgst,tkh->skgh").reshape(S, N, H)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def chunked(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def chunked(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool, cap: float = 0.0) -> Array:
     """`plain` for queries at every token (S = T), by chunks of them, each against the keys up to its own end.
 
     Shapes are static, so it has a reverse mode, which `blocked` (a loop of unknown length) has not. Gradients
     follow Dao et al. 2022, appendix B.2: the weights are computed again from the log-sum-exp that is kept.
     """
-    out_SNH, _ = chunked_forward(q_SNH, k_TKH, v_TKH, tree, local)
+    out_SNH, _ = chunked_forward(q_SNH, k_TKH, v_TKH, tree, local, cap)
     return out_SNH
 
 
@@ -103,19 +108,21 @@ def by_token(x_KGSH: Array) -> Array:
     return x_KGSH.transpose(2, 0, 1, 3).reshape(S, K * G, H)
 
 
-def chunk_logits(q_KGSH: Array, k_KTH: Array, first: int, tree: Tree, local: bool) -> Array:
-    """f32[K, G, S, T] of the chunk of queries that begins at `first` against the first T keys, masked."""
+def chunk_logits(q_KGSH: Array, k_KTH: Array, first: int, tree: Tree, local: bool, cap: float) -> Array:
+    """f32[K, G, S, T] of the chunk of queries that begins at `first` against the first T keys, capped and masked."""
     K, G, S, H = q_KGSH.shape
     T = k_KTH.shape[1]
     logits = products(q_KGSH.reshape(K, G * S, H), k_KTH, "kmh,kth->kmt").reshape(K, G, S, T)
     seen_ST = visible(first + jnp.arange(S), jnp.arange(T), tree, local)
-    return jnp.where(seen_ST[None, None], logits, MASKED)
+    return jnp.where(seen_ST[None, None], softcap(logits, cap), MASKED)
 
 
 Kept = tuple[Array, Array, Array, Tree, Array, Array]
 
 
-def chunked_forward(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool) -> tuple[Array, Kept]:
+def chunked_forward(
+    q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local: bool, cap: float
+) -> tuple[Array, Kept]:
     T, K, H = k_TKH.shape
     dtype = k_TKH.dtype
     q_KGSH = by_key_head(q_SNH, K).astype(dtype)
@@ -125,7 +132,7 @@ def chunked_forward(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local:
     out, lse = [], []
     for first in range(0, T, BLOCK):
         last = first + BLOCK
-        logits = chunk_logits(q_KGSH[:, :, first:last], k_KTH[:, :last], first, tree, local)
+        logits = chunk_logits(q_KGSH[:, :, first:last], k_KTH[:, :last], first, tree, local, cap)
         top = logits.max(axis=-1, keepdims=True)
         p = jnp.exp(logits - top).astype(dtype).reshape(K, -1, last)
         sums = products(p, v_KTJ[:, :last], "kmt,ktj->kmj").reshape(*logits.shape[:3], H + 1)
@@ -135,7 +142,7 @@ def chunked_forward(q_SNH: Array, k_TKH: Array, v_TKH: Array, tree: Tree, local:
     return out_SNH, (q_SNH, k_TKH, v_TKH, tree, out_SNH, jnp.concatenate(lse, axis=2))
 
 
-def chunked_backward(local: bool, kept: Kept, d_SNH: Array) -> tuple[Array, Array, Array, Tree]:
+def chunked_backward(local: bool, cap: float, kept: Kept, d_SNH: Array) -> tuple[Array, Array, Array, Tree]:
     q_SNH, k_TKH, v_TKH, tree, out_SNH, lse_KGS = kept
     T, K, H = k_TKH.shape
     dtype = k_TKH.dtype
@@ -148,11 +155,14 @@ def chunked_backward(local: bool, kept: Kept, d_SNH: Array) -> tuple[Array, Arra
     for first in range(0, T, BLOCK):
         last = first + BLOCK
         q, d = q_KGSH[:, :, first:last], d_KGSH[:, :, first:last]
-        logits = chunk_logits(q, k_KTH[:, :last], first, tree, local)
+        logits = chunk_logits(q, k_KTH[:, :last], first, tree, local, cap)
         p = jnp.exp(logits - lse_KGS[:, :, first:last, None])
         q, d = q.reshape(K, -1, H), d.reshape(K, -1, H)
         d_p = products(d, v_KTH[:, :last], "kmh,kth->kmt").reshape(p.shape)
-        d_logits = (p * (d_p - delta_KGS[:, :, first:last, None])).astype(dtype).reshape(K, -1, last)
+        d_logits = p * (d_p - delta_KGS[:, :, first:last, None])
+        if cap:  # the slope of tanh; a masked logit has p = 0 and would overflow when squared
+            d_logits *= 1.0 - jnp.square(jnp.where(p > 0, logits, 0.0) / cap)
+        d_logits = d_logits.astype(dtype).reshape(K, -1, last)
         d_q.append(products(d_logits, k_KTH[:, :last], "kmt,kth->kmh").reshape(*lse_KGS.shape[:2], BLOCK, H))
         d_k_KHT = d_k_KHT.at[..., :last].add(products(q, d_logits, "kmh,kmt->kht"))
         d_v_KHT = d_v_KHT.at[..., :last].add(products(d, p.astype(dtype).reshape(K, -1, last), "kmh,kmt->kht"))
@@ -190,7 +200,16 @@ def schedule(index_S: Array, tree: Tree, local: bool) -> Schedule:
     return Schedule(order_QB, live_QB.sum(axis=1))
 
 
-def blocked(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree, local: bool, plan: Schedule) -> Array:
+def blocked(
+    q_SNH: Array,
+    k_TKH: Array,
+    v_TKH: Array,
+    index_S: Array,
+    tree: Tree,
+    local: bool,
+    plan: Schedule,
+    cap: float = 0.0,
+) -> Array:
     """The same as `plain`, visiting live blocks only: f32[S, N, H]."""
     S, N, H = q_SNH.shape
     K = k_TKH.shape[1]
@@ -208,7 +227,7 @@ def blocked(q_SNH: Array, k_TKH: Array, v_TKH: Array, index_S: Array, tree: Tree
             v = jax.lax.dynamic_slice_in_dim(v_KTH, at, BLOCK, 1)
             seen_QB = visible(index_Q, at + jnp.arange(BLOCK), tree, local)
             seen_MB = jnp.repeat(seen_QB, G, axis=0)
-            logits = jnp.where(seen_MB, products(q_KMH, k, "kmh,kbh->kmb"), MASKED)
+            logits = jnp.where(seen_MB, softcap(products(q_KMH, k, "kmh,kbh->kmb"), cap), MASKED)
             new_KM = jnp.maximum(top_KM, logits.max(axis=-1))
             # A query that sees nothing of this block would weigh its masked keys by exp(0).
             p = jnp.where(seen_MB, jnp.exp(logits - new_KM[..., None]), 0.0)

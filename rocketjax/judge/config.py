@@ -4,15 +4,18 @@ A family is a reader here and a weight table in `weights.py`; the forward pass i
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rocketjax.errors import RocketError
 from rocketjax.prompt.gguf_file import GGUF
+
+Family = Literal["llama", "gemma2", "gemma3", "qwen2", "qwen3"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Config:
     key heads, `H` head width, `F` hidden width of the MLP, `V` vocabulary.
     """
 
-    family: Literal["llama", "gemma3"]
+    family: Family
     layers: int
     D: int
     N: int
@@ -45,6 +48,10 @@ class Config:
     window: int = 0  # a local layer sees this many tokens back along its path, itself included; 0: none
     local_layers: tuple[int, ...] = ()  # which layers are local
     rope_theta_local: float = 0.0  # base of the rotary embedding in local layers
+    rope_factors: tuple[float, ...] = ()  # H / 2 divisors of the full layers' frequencies; (): all 1
+    qkv_bias: bool = False  # queries, keys and values have a bias
+    attn_softcap: float = 0.0  # attention logits x become cap * tanh(x / cap); 0: they stay
+    final_softcap: float = 0.0  # the same of the output logits
 
     def __post_init__(self) -> None:
         for name in ("layers", "D", "N", "K", "H", "F", "V", "context"):
@@ -56,14 +63,24 @@ class Config:
             raise ValueError(f"head width {self.H} is odd; rotary embeddings need an even one")
         if bool(self.local_layers) != bool(self.window):
             raise ValueError("local layers need a window, and a window needs local layers")
+        if len(self.rope_factors) not in (0, self.H // 2) or not all(0 < f < math.inf for f in self.rope_factors):
+            raise ValueError(f"rotary factors must be {self.H // 2} positive numbers, not {self.rope_factors}")
+        if min(self.attn_softcap, self.final_softcap) < 0:
+            raise ValueError("soft-caps of logits must be positive")
 
-    def matmul_flops(self) -> int:
-        """Multiply-adds times two of one token through all blocks, without attention's own products."""
-        per_layer = self.D * self.H * (2 * self.N + 2 * self.K) + 3 * self.D * self.F
-        return 2 * self.layers * per_layer
 
-
-HF_FAMILIES = {"llama": "llama", "gemma3_text": "gemma3"}
+# model_type of config.json -> family. `gemma3` is the model with a vision tower; its language model is read.
+HF_FAMILIES: dict[str, Family] = {
+    "llama": "llama", "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma3": "gemma3", "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}  # fmt: skip
+# What a published Gemma 3 with vision leaves out of its `text_config`: transformers' defaults of Gemma3TextConfig.
+GEMMA3_TEXT: dict[str, Any] = {
+    "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}  # fmt: skip
 MALFORMED = (TypeError, ValueError, AttributeError, ArithmeticError)  # what odd values in a config lead to
 
 
@@ -80,16 +97,20 @@ def read_hf_config(folder: Path) -> Config:
         raise RocketError(f"{folder}: has no config.json, so it is no judge") from None
     except (OSError, ValueError) as e:
         raise RocketError(f"{file}: cannot be read ({e})") from None
-    if not isinstance(values, dict) or values.get("model_type") not in HF_FAMILIES:
-        kind = values.get("model_type") if isinstance(values, dict) else None
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in HF_FAMILIES:
         raise RocketError(f"{file}: model_type is {kind!r}; known are {', '.join(HF_FAMILIES)}")
-    family = HF_FAMILIES[values["model_type"]]
     try:
         refuse(values, quantization_config=None)
-        kinds = values.get("architectures") or ["ForCausalLM"]
-        if not any(str(kind).endswith("ForCausalLM") for kind in kinds):
-            raise ValueError(f"architectures is {kinds}; a judge is a causal language model")
-        return llama_config(values) if family == "llama" else gemma3_config(values)
+        wanted = "ForConditionalGeneration" if kind == "gemma3" else "ForCausalLM"
+        classes = values.get("architectures") or [wanted]
+        if not any(str(name).endswith(wanted) for name in classes):
+            raise ValueError(f"architectures is {classes}; a judge is a causal language model")
+        if kind == "gemma3":
+            tied = values.get("tie_word_embeddings", True)
+            values = {**GEMMA3_TEXT, "tie_word_embeddings": tied, **values["text_config"]}
+            refuse(values, quantization_config=None)
+        return HF_READERS[HF_FAMILIES[kind]](values)
     except KeyError as e:
         raise RocketError(f"{file}: field {e.args[0]!r} is missing") from None
     except MALFORMED as e:
@@ -119,8 +140,19 @@ def shape(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def rope(values: Mapping[str, Any], default: float, layer_type: str | None = None) -> tuple[float, float]:
-    """Base and linear scale of the rotary embedding, from transformers' old or new (v5) way to write them.
+class Rope(NamedTuple):
+    """How the rotary embedding of full layers is scaled, as in `Config`."""
+
+    theta: float
+    scale: float = 1.0
+    factors: tuple[float, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        return {"rope_theta": self.theta, "rope_scale": self.scale, "rope_factors": self.factors}
+
+
+def rope(values: Mapping[str, Any], default: float, H: int, layer_type: str | None = None) -> Rope:
+    """The rotary embedding from transformers' old or new (v5) way to write it.
 
     Where both stand there, `rope_scaling` wins, as in transformers.
     """
@@ -128,22 +160,91 @@ def rope(values: Mapping[str, Any], default: float, layer_type: str | None = Non
     new = new.get(layer_type, new) if layer_type else new
     found = {**new, **(values.get("rope_scaling") or {})}
     kind = found.get("rope_type", found.get("type", "default"))
-    if kind not in ("default", "linear"):
-        raise ValueError(f"rotary embeddings of type {kind!r} are not implemented; default and linear are")
-    theta = found.get("rope_theta", values.get("rope_theta", default))
-    return float(theta), float(found.get("factor", 1.0)) if kind == "linear" else 1.0
+    theta = float(found.get("rope_theta", values.get("rope_theta", default)))
+    match kind:
+        case "default":
+            return Rope(theta)
+        case "linear":
+            return Rope(theta, float(found.get("factor", 1.0)))
+        case "llama3":
+            names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            return Rope(theta, factors=llama3_factors(theta, H, *(float(found[name]) for name in names)))
+        case _:
+            raise ValueError(f"rotary embeddings of type {kind!r} are not implemented; default, linear and llama3 are")
+
+
+def llama3_factors(theta: float, H: int, factor: float, low: float, high: float, original: float) -> tuple[float, ...]:
+    """Divisors of the H / 2 frequencies under Llama 3.1's scaling (Llama team 2024, arXiv 2407.21783; Meta's code).
+
+    A pair that turns less than `low` times over the `original` context is slowed by `factor`, one that turns
+    more than `high` times not at all, between them the speeds (not the divisors) are interpolated.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"low_freq_factor {low} must be positive and below high_freq_factor {high}")
+    turns = original * theta ** (-np.arange(0, H, 2) / H) / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return tuple((1.0 / ((1.0 - kept) / factor + kept)).tolist())
+
+
+def all_full(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for layers that are not full attention, where a family has none in use."""
+    refuse(values, use_sliding_window=False)
+    if set(values.get("layer_types") or []) - {"full_attention"}:
+        raise ValueError("layer_types other than full_attention are not implemented for this family")
 
 
 def llama_config(values: Mapping[str, Any]) -> Config:
     refuse(values, attention_bias=False, mlp_bias=False, hidden_act="silu", partial_rotary_factor=1.0)
     refuse(values, pretraining_tp=1)
-    theta, scale = rope(values, 10_000.0)
-    return Config(
-        "llama",
-        **shape(values),
-        rope_theta=theta,
-        rope_scale=scale,
-        tied=bool(values.get("tie_word_embeddings")),
+    sizes = shape(values)
+    turning = rope(values, 10_000.0, sizes["H"])
+    return Config("llama", **sizes, **turning.fields(), tied=bool(values.get("tie_word_embeddings")))
+
+
+def qwen2_config(values: Mapping[str, Any]) -> Config:
+    """Qwen 2 and 2.5: Llama with biases on queries, keys and values."""
+    refuse(values, hidden_act="silu")
+    all_full(values)
+    sizes = shape(values)
+    turning = rope(values, 10_000.0, sizes["H"])
+    return Config("qwen2", **sizes, **turning.fields(), tied=bool(values.get("tie_word_embeddings")), qkv_bias=True)
+
+
+def qwen3_config(values: Mapping[str, Any]) -> Config:
+    """Qwen 3: Llama with a norm of each query and key head."""
+    refuse(values, hidden_act="silu", attention_bias=False)
+    all_full(values)
+    sizes = {**shape(values), "H": int(values.get("head_dim") or 128)}  # transformers' default, whatever the width
+    turning = rope(values, 10_000.0, sizes["H"])
+    return Config("qwen3", **sizes, **turning.fields(), tied=bool(values.get("tie_word_embeddings")), qk_norm=True)
+
+
+def local_layers(values: Mapping[str, Any], layers: int, every: int) -> tuple[int, ...]:
+    """Which layers are local: from `layer_types`, or all but each `every`-th."""
+    kinds = values.get("layer_types") or [
+        "full_attention" if (n + 1) % every == 0 else "sliding_attention" for n in range(layers)
+    ]
+    if len(kinds) != layers or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"layer_types has {len(kinds)} entries of {sorted(set(kinds))} for {layers} layers")
+    return tuple(n for n, kind in enumerate(kinds) if kind == "sliding_attention")
+
+
+def gemma2_config(values: Mapping[str, Any]) -> Config:
+    activation = values.get("hidden_activation") or "gelu_pytorch_tanh"  # null in the oldest files
+    refuse({"hidden_activation": activation}, hidden_activation="gelu_pytorch_tanh")
+    refuse(values, attention_bias=False, use_bidirectional_attention=False)
+    sizes = shape(values)
+    return gemma(
+        "gemma2",
+        sizes,
+        local_layers(values, sizes["layers"], 2),
+        window=int(values["sliding_window"]),
+        turning=rope(values, 10_000.0, sizes["H"], "full_attention"),
+        theta_local=rope(values, 10_000.0, sizes["H"], "sliding_attention").theta,
+        query_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
+        tied=bool(values.get("tie_word_embeddings", True)),
+        attn_softcap=float(values.get("attn_logit_softcapping") or 0.0),
+        final_softcap=float(values.get("final_logit_softcapping") or 0.0),
     )
 
 
@@ -152,51 +253,55 @@ def gemma3_config(values: Mapping[str, Any]) -> Config:
     refuse(values, attn_logit_softcapping=None, final_logit_softcapping=None)
     sizes = shape(values)
     every = int(values.get("sliding_window_pattern") or values.get("_sliding_window_pattern") or 6)
-    kinds = values.get("layer_types") or [
-        "full_attention" if (n + 1) % every == 0 else "sliding_attention" for n in range(sizes["layers"])
-    ]
-    if len(kinds) != sizes["layers"] or set(kinds) - {"full_attention", "sliding_attention"}:
-        raise ValueError(f"layer_types has {len(kinds)} entries of {sorted(set(kinds))} for {sizes['layers']} layers")
-    theta, scale = rope(values, 1e6, "full_attention")
-    theta_local, scale_local = float(values.get("rope_local_base_freq", 1e4)), 1.0
+    local = local_layers(values, sizes["layers"], every)
+    turning = Rope(float(values.get("rope_local_base_freq", 1e4)))
     if (values.get("rope_parameters") or {}).get("sliding_attention"):
-        theta_local, scale_local = rope({**values, "rope_scaling": None}, 1e4, "sliding_attention")
-    if scale_local != 1.0:
-        raise ValueError(f"a rotary scale of {scale_local} in local layers is not implemented")
-    return gemma3(
+        turning = rope({**values, "rope_scaling": None}, 1e4, sizes["H"], "sliding_attention")
+    if turning != Rope(turning.theta):
+        raise ValueError("scaled rotary embeddings in local layers are not implemented")
+    return gemma(
+        "gemma3",
         sizes,
-        tuple(n for n, kind in enumerate(kinds) if kind == "sliding_attention"),
+        local,
         window=int(values["sliding_window"]),
-        theta=theta,
-        scale=scale,
-        theta_local=theta_local,
+        turning=rope(values, 1e6, sizes["H"], "full_attention"),
+        theta_local=turning.theta,
         query_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
         tied=bool(values.get("tie_word_embeddings", True)),
+        qk_norm=True,
     )
 
 
-def gemma3(
-    sizes: Mapping[str, Any], local: tuple[int, ...], *, window: int, theta: float, scale: float, theta_local: float,
-    query_scale: float, tied: bool,
+def gemma(
+    family: Family, sizes: Mapping[str, Any], local: tuple[int, ...], *, window: int, turning: Rope, theta_local: float,
+    query_scale: float, tied: bool, **more: Any,
 ) -> Config:  # fmt: skip
-    """What all Gemma 3 text models share."""
+    """What all Gemma text models share."""
     return Config(
-        "gemma3",
+        family,
         **sizes,
-        rope_theta=theta,
-        rope_scale=scale,
+        **turning.fields(),
         tied=tied,
         activation="gelu",
         gain_offset=1.0,
         # transformers rounds it to the model's dtype; here activations are f32 always.
         embed_scale=sizes["D"] ** 0.5,
         query_scale=query_scale,
-        qk_norm=True,
         post_norms=True,
         window=window if local else 0,
         local_layers=local,
         rope_theta_local=theta_local,
+        **more,
     )
+
+
+HF_READERS: dict[Family, Callable[[Mapping[str, Any]], Config]] = {
+    "llama": llama_config,
+    "gemma2": gemma2_config,
+    "gemma3": gemma3_config,
+    "qwen2": qwen2_config,
+    "qwen3": qwen3_config,
+}
 
 
 def read_gguf_config(file: GGUF) -> Config:
@@ -214,8 +319,8 @@ def read_gguf_config(file: GGUF) -> Config:
 def gguf_config(file: GGUF) -> Config:
     meta = file.metadata
     family = meta.get("general.architecture")
-    if family not in ("llama", "gemma3"):
-        raise ValueError(f"architecture is {family!r}; known are llama and gemma3")
+    if family not in HF_READERS:
+        raise ValueError(f"architecture is {family!r}; known are {', '.join(HF_READERS)}")
 
     def get(key: str, default: Any = None) -> Any:
         value = meta.get(f"{family}.{key}", default)
@@ -239,26 +344,58 @@ def gguf_config(file: GGUF) -> Config:
     theta, tied = float(get("rope.freq_base", 10_000.0)), "output.weight" not in file.tensors
     factor = float(get("rope.scaling.factor", 1.0))
     kind = get("rope.scaling.type", "linear" if factor != 1.0 else "none")  # llama.cpp's default
-    if kind not in ("none", "linear") or "rope_freqs.weight" in file.tensors:
+    if kind not in ("none", "linear"):
         raise ValueError(f"rotary scaling {kind!r} is not implemented; none and linear are")
-    scale = factor if kind == "linear" else 1.0
-    expected = {
+    turning = Rope(theta, factor if kind == "linear" else 1.0)
+    if ROPE_FACTORS in file.tensors:
+        # The converter computes Llama 3's factors from the owner's config and stores them alone.
+        turning = turning._replace(factors=f32_vector(file, ROPE_FACTORS))
+    expected: dict[str, Any] = {
         "rope.dimension_count": sizes["H"],
         "attention.value_length": sizes["H"],
         "attention.scale": 0.0,
-        "attn_logit_softcapping": 0.0,
-        "final_logit_softcapping": 0.0,
     }
+    if family != "gemma2":
+        expected |= {"attn_logit_softcapping": 0.0, "final_logit_softcapping": 0.0}
     for key, value in expected.items():
         if get(key, value) != value:
             raise ValueError(f"{family}.{key} is {get(key)}, which is not implemented; only {value} is")
-    if family == "llama":
-        return Config("llama", **sizes, rope_theta=theta, rope_scale=scale, tied=tied)
-    # llama.cpp's gemma3 graph: every sixth layer is full, local layers turn by base 10,000 unless the file
-    # says otherwise, and queries are scaled by the head width's root, except in the 27B model (62 layers).
-    local = tuple(n for n in range(sizes["layers"]) if (n + 1) % int(get("attention.sliding_window_pattern", 6)))
-    scalar = sizes["D"] / heads if sizes["layers"] == 62 else sizes["H"]
-    return gemma3(
-        sizes, local, window=int(get("attention.sliding_window")), theta=theta, scale=scale,
-        theta_local=float(get("rope.freq_base_swa", 10_000.0)), query_scale=float(scalar) ** -0.5, tied=tied,
+    match family:
+        case "llama":
+            return Config("llama", **sizes, **turning.fields(), tied=tied)
+        case "qwen2":
+            return Config("qwen2", **sizes, **turning.fields(), tied=tied, qkv_bias=True)
+        case "qwen3":
+            return Config("qwen3", **sizes, **turning.fields(), tied=tied, qk_norm=True)
+    # llama.cpp's graphs: every second (Gemma 2) or sixth (Gemma 3) layer is full, Gemma 3's local layers turn by base
+    # 10,000 unless the file says otherwise, and queries are scaled by the head width's root, except in the 27B model.
+    every, layers_27b = (2, 46) if family == "gemma2" else (int(get("attention.sliding_window_pattern", 6)), 62)
+    local = tuple(n for n in range(sizes["layers"]) if (n + 1) % every)
+    query_scale = float(sizes["D"] / heads if sizes["layers"] == layers_27b else sizes["H"]) ** -0.5
+    more: dict[str, Any] = {"qk_norm": True}
+    if family == "gemma2":
+        more = {
+            "attn_softcap": float(get("attn_logit_softcapping", 50.0)),
+            "final_softcap": float(get("final_logit_softcapping", 30.0)),
+        }
+    return gemma(
+        family, sizes, local, window=int(get("attention.sliding_window", 4096 if family == "gemma2" else None)),
+        turning=turning, theta_local=theta if family == "gemma2" else float(get("rope.freq_base_swa", 10_000.0)),
+        query_scale=query_scale, tied=tied, **more,
     )  # fmt: skip
+
+
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+def f32_vector(file: GGUF, name: str) -> tuple[float, ...]:
+    """A small tensor that belongs to the config."""
+    info = file.tensors[name]
+    if info.kind != 0 or len(info.shape) != 1:  # GGMLQuantizationType.F32
+        raise ValueError(f"tensor {name!r} is no f32 vector")
+    with open(file.path, "rb") as data:
+        data.seek(info.offset)
+        values = np.frombuffer(data.read(4 * info.shape[0]), "<f4")
+    if len(values) != info.shape[0]:
+        raise ValueError(f"is cut off; tensor {name!r} ends behind the end of the file")
+    return tuple(values.tolist())

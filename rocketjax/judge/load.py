@@ -24,7 +24,7 @@ from rocketjax.errors import RocketError
 from rocketjax.judge.config import MALFORMED, Config, read_gguf_config, read_hf_config
 from rocketjax.judge.model import Transformer
 from rocketjax.judge.source import sha256_of
-from rocketjax.judge.weights import Container, match, parameter, table
+from rocketjax.judge.weights import Container, match, of_language_model, parameter, table
 from rocketjax.prompt.gguf_file import GGUF, read_gguf
 from rocketjax.prompt.tokenizer import load_tokenizer
 
@@ -100,7 +100,7 @@ def abstract(config: Config) -> tuple[Any, Any, dict[str, jax.ShapeDtypeStruct]]
 
 
 def stored_dtype(path: str, dtype: Dtype) -> Any:
-    return jnp.float32 if dtype == "f32" or "norm" in path else jnp.bfloat16
+    return jnp.float32 if dtype == "f32" or "norm" in path or "bias" in path else jnp.bfloat16
 
 
 def cast(model: Transformer, dtype: Dtype) -> Transformer:
@@ -152,7 +152,10 @@ def safetensors(folder: Path) -> tuple[Shapes, Read]:
             kind = opened.get_slice(name).get_dtype()
             if kind not in ("F32", "BF16", "F16"):
                 raise RocketError(f"{file}: tensor {name!r} is {kind}; F32, BF16 and F16 are read")
-    return shapes, lambda name: np.asarray(home[name].get_tensor(name))
+    names = of_language_model(shapes)
+    return {own: shapes[name] for own, name in names.items()}, lambda own: np.asarray(
+        home[names[own]].get_tensor(names[own])
+    )
 
 
 def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:

@@ -86,9 +86,13 @@ def linear(x: Array, weight: Array, inputs: int) -> Array:
     return flat.reshape(len(x), *weight.shape[inputs:])
 
 
-def rotary(position: Array, theta: float, scale: float, H: int) -> tuple[Array, Array]:
+def rotary(position: Array, config: Config, local: bool) -> tuple[Array, Array]:
     """cos and sin, f32[T, 1, H / 2], of the rotary embedding (Su et al. 2021, eq. 34), pairs (h, h + H/2)."""
-    frequency = theta ** (-jnp.arange(0, H, 2, dtype=jnp.float32) / H)
+    c = config
+    theta, scale = (c.rope_theta_local, 1.0) if local else (c.rope_theta, c.rope_scale)
+    frequency = theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H)
+    if c.rope_factors and not local:
+        frequency /= jnp.asarray(c.rope_factors, jnp.float32)
     angle = position[:, None].astype(jnp.float32) / scale * frequency
     return jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
 
@@ -127,6 +131,10 @@ class Block(nnx.Module):
         self.k_DKH = weight(c.D, c.K, c.H)
         self.v_DKH = weight(c.D, c.K, c.H)
         self.o_NHD = weight(c.N, c.H, c.D)
+        if c.qkv_bias:
+            self.q_bias_NH = weight(c.N, c.H)
+            self.k_bias_KH = weight(c.K, c.H)
+            self.v_bias_KH = weight(c.K, c.H)
         self.mlp_norm_D = weight(c.D)
         self.gate_DF = weight(c.D, c.F)
         self.up_DF = weight(c.D, c.F)
@@ -165,6 +173,8 @@ class Block(nnx.Module):
         h_TD = rms_norm(x_TD, self.attn_norm_D[...], c)
         k_TKH = project(h_TD, "k_DKH")
         v_TKH = project(h_TD, "v_DKH")
+        if c.qkv_bias:
+            k_TKH, v_TKH = k_TKH + self.k_bias_KH[...], v_TKH + self.v_bias_KH[...]
         if c.qk_norm:
             k_TKH = rms_norm(k_TKH, self.k_norm_H[...], c)
         k_TKH = rotate(k_TKH, path.table)
@@ -176,6 +186,8 @@ class Block(nnx.Module):
             h_TD, x_TD = h_TD[leaf_L], x_TD[leaf_L]
             table = (table[0][leaf_L], table[1][leaf_L])
         q_SNH = project(h_TD, "q_DNH")
+        if c.qkv_bias:
+            q_SNH = q_SNH + self.q_bias_NH[...]
         if c.qk_norm:
             q_SNH = rms_norm(q_SNH, self.q_norm_H[...], c)
         q_SNH = rotate(q_SNH, table) * (c.query_scale or c.H**-0.5)
@@ -183,11 +195,11 @@ class Block(nnx.Module):
         dtype = self.q_DNH.dtype
         k_TKH, v_TKH = k_TKH.astype(dtype), v_TKH.astype(dtype)
         if path.kernel == "chunked" and leaf_L is None:
-            out_SNH = attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local)
+            out_SNH = attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local, c.attn_softcap)
         elif plan is None:
-            out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local)
+            out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, c.attn_softcap)
         else:
-            out_SNH = attention.blocked(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan)
+            out_SNH = attention.blocked(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, c.attn_softcap)
         out = project(out_SNH, "o_NHD")
         x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
 
@@ -238,11 +250,10 @@ class Transformer(nnx.Module):
         every = jnp.arange(row.token_T.shape[0])
 
         def path(local: bool) -> Path:
-            theta, scale = (c.rope_theta_local, 1.0) if local else (c.rope_theta, c.rope_scale)
             plans: tuple[attention.Schedule | None, ...] = (None, None)
             if kernel == "blocked":
                 plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
-            return Path(local, kernel, tree, rotary(row.position_T, theta, scale, c.H), *plans)
+            return Path(local, kernel, tree, rotary(row.position_T, c, local), *plans)
 
         paths = {local: path(local) for local in {n in c.local_layers for n in range(c.layers)}}
         x_TD = self.embed_VD[...][row.token_T].astype(jnp.float32) * c.embed_scale
@@ -262,5 +273,7 @@ class Transformer(nnx.Module):
     def logits(self, hidden_LD: Array) -> Array:
         """Logits of the full vocabulary: f32[L, V]."""
         if self.config.tied:
-            return products(hidden_LD, self.embed_VD[...], "ld,vd->lv")
-        return products(hidden_LD, self.head_DV[...], "ld,dv->lv")
+            logits = products(hidden_LD, self.embed_VD[...], "ld,vd->lv")
+        else:
+            logits = products(hidden_LD, self.head_DV[...], "ld,dv->lv")
+        return attention.softcap(logits, self.config.final_softcap)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rocketjax.errors import RocketError
-from rocketjax.judge.config import Config
+from rocketjax.judge.config import ROPE_FACTORS, Config, Family
 
 Container = Literal["huggingface", "gguf"]
 Array = npt.NDArray[Any]
@@ -44,48 +44,74 @@ GGUF_BLOCK = {
     "up_DF": "ffn_up",
     "down_FD": "ffn_down",
 }
-# Family and container -> names of the top's parameters, a layer's prefix, names of a block's parameters.
-NAMES: dict[tuple[str, Container], tuple[dict[str, str], str, dict[str, str]]] = {
-    ("llama", "huggingface"): (HF_TOP, "model.layers.{}.", HF_BLOCK),
-    ("llama", "gguf"): (GGUF_TOP, "blk.{}.", GGUF_BLOCK),
-    ("gemma3", "huggingface"): (
-        HF_TOP,
-        "model.layers.{}.",
-        HF_BLOCK
-        | {
-            "q_norm_H": "self_attn.q_norm",
-            "k_norm_H": "self_attn.k_norm",
-            # Llama's name for the norm before the MLP is here the one behind attention.
-            "post_attn_norm_D": "post_attention_layernorm",
-            "mlp_norm_D": "pre_feedforward_layernorm",
-            "post_mlp_norm_D": "post_feedforward_layernorm",
-        },
-    ),
-    ("gemma3", "gguf"): (
-        GGUF_TOP,
-        "blk.{}.",
-        GGUF_BLOCK
-        | {
-            "q_norm_H": "attn_q_norm",
-            "k_norm_H": "attn_k_norm",
-            "post_attn_norm_D": "post_attention_norm",
-            "post_mlp_norm_D": "post_ffw_norm",
-        },
-    ),
+HF_QK_NORM = {"q_norm_H": "self_attn.q_norm", "k_norm_H": "self_attn.k_norm"}
+GGUF_QK_NORM = {"q_norm_H": "attn_q_norm", "k_norm_H": "attn_k_norm"}
+HF_BIAS = {"q_bias_NH": "self_attn.q_proj", "k_bias_KH": "self_attn.k_proj", "v_bias_KH": "self_attn.v_proj"}
+GGUF_BIAS = {"q_bias_NH": "attn_q", "k_bias_KH": "attn_k", "v_bias_KH": "attn_v"}
+HF_POST_NORMS = {
+    # Llama's name for the norm before the MLP is in Gemma the one behind attention.
+    "post_attn_norm_D": "post_attention_layernorm",
+    "mlp_norm_D": "pre_feedforward_layernorm",
+    "post_mlp_norm_D": "post_feedforward_layernorm",
+}
+GGUF_POST_NORMS = {"post_attn_norm_D": "post_attention_norm", "post_mlp_norm_D": "post_ffw_norm"}
+
+# Container -> names of the top's parameters, a layer's prefix; and names of a block's parameters by family.
+TOP: dict[Container, tuple[dict[str, str], str]] = {
+    "huggingface": (HF_TOP, "model.layers.{}."),
+    "gguf": (GGUF_TOP, "blk.{}."),
+}
+BLOCKS: dict[tuple[Family, Container], dict[str, str]] = {
+    ("llama", "huggingface"): HF_BLOCK,
+    ("llama", "gguf"): GGUF_BLOCK,
+    ("gemma2", "huggingface"): HF_BLOCK | HF_POST_NORMS,
+    ("gemma2", "gguf"): GGUF_BLOCK | GGUF_POST_NORMS,
+    ("gemma3", "huggingface"): HF_BLOCK | HF_POST_NORMS | HF_QK_NORM,
+    ("gemma3", "gguf"): GGUF_BLOCK | GGUF_POST_NORMS | GGUF_QK_NORM,
+    ("qwen2", "huggingface"): HF_BLOCK | HF_BIAS,
+    ("qwen2", "gguf"): GGUF_BLOCK | GGUF_BIAS,
+    ("qwen3", "huggingface"): HF_BLOCK | HF_QK_NORM,
+    ("qwen3", "gguf"): GGUF_BLOCK | GGUF_QK_NORM,
 }
 # Computed from the config here; old checkpoints carry them all the same.
-DERIVED = "rotary_emb.inv_freq"
+DERIVED = ("rotary_emb.inv_freq", ROPE_FACTORS)
+# A model with a vision tower keeps its language model under one of these, and the rest under the others.
+LANGUAGE = ("language_model.model.", "model.language_model.")
+OTHER_PARTS = (
+    "vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.",
+)  # fmt: skip
 
 
 def table(config: Config, container: Container, parameters: Iterable[str]) -> dict[str, str]:
     """Parameter path (`blocks.3.q_DNH`) -> tensor name, for every parameter asked for."""
-    top, layer, block = NAMES[config.family, container]
+    (top, layer), block = TOP[container], BLOCKS[config.family, container]
     names = {}
     for path in parameters:
         *where, name = path.split(".")
-        names[path] = (layer.format(where[1]) + block[name] if where else top[name]) + ".weight"
+        ending = ".bias" if name in HF_BIAS else ".weight"
+        names[path] = (layer.format(where[1]) + block[name] if where else top[name]) + ending
     assert len(set(names.values())) == len(names), "two parameters take one tensor"
     return names
+
+
+def of_language_model(names: Iterable[str]) -> dict[str, str]:
+    """Name in a text-only checkpoint -> name in the file, for all tensors but those of a vision tower.
+
+    A checkpoint that is text-only already keeps its names.
+    """
+    names = list(names)
+    if not any(name.startswith(LANGUAGE) for name in names):
+        return {name: name for name in names}
+    found = {}
+    for name in names:
+        if name.startswith(OTHER_PARTS):
+            continue
+        own = name
+        for prefix in LANGUAGE:
+            if name.startswith(prefix):
+                own = "model." + name.removeprefix(prefix)
+        found[own.removeprefix("language_model.") if own == "language_model.lm_head.weight" else own] = name
+    return found
 
 
 def match(
@@ -118,8 +144,10 @@ def match(
 
 
 def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a parameter in the file: [out, in] for a projection, its own for embeddings and norms."""
+    """The shape in the file: [out, in] for a projection, [out] for its bias, its own for embeddings and norms."""
     name = path.rsplit(".", 1)[-1]
+    if name in HF_BIAS:
+        return (int(np.prod(shape)),)
     if name == "embed_VD" or len(shape) == 1:
         return shape
     inputs = 2 if name == "o_NHD" else 1
@@ -135,6 +163,8 @@ def parameter(path: str, tensor: Array, shape: tuple[int, ...], config: Config, 
         if config.gain_offset and len(shape) == 1:
             # llama.cpp's converter adds Gemma's 1 to the gains; here they are as their owner publishes them.
             tensor = tensor - np.float32(config.gain_offset)
+    if name in HF_BIAS:
+        return tensor.reshape(shape)
     if name == "embed_VD" or len(shape) == 1:
         return tensor
     return np.ascontiguousarray(tensor.T).reshape(shape)

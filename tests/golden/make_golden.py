@@ -2,9 +2,9 @@
 
     pip install torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 gguf==0.19.0 safetensors==0.8.0
     python tests/golden/make_tiny_tokenizers.py
-    python tests/golden/make_golden.py tiny            # tiny_*/ and their .npz
-    python tests/golden/make_gguf.py                   # tiny_*.gguf
-    python tests/golden/make_golden.py gguf            # .npz of the .gguf; that transformers reads them right
+    python tests/golden/make_golden.py tiny [NAME ...] # tiny_*/ and their .npz; all, or those named
+    python tests/golden/make_gguf.py [NAME ...]        # tiny_*.gguf
+    python tests/golden/make_golden.py gguf [NAME ...] # .npz of the .gguf; that transformers reads them right
     python tests/golden/make_golden.py real WEIGHTS    # real_*.npz, from a folder with both real .gguf files
 
 Every model runs with `attn_implementation="eager"`. The seed is fixed, so a second run writes the same weights;
@@ -20,20 +20,30 @@ positions, over the full vocabulary, `logsumexp_K` [3], `top_ids_K` and `top_log
 
 import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from make_tokens import FILES
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 HERE = Path(__file__).parent
@@ -85,6 +95,85 @@ GEMMA = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
+LLAMA3 = UNTIED | {
+    "num_key_value_heads": 2,
+    "head_dim": 24,  # not 32 / 4
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 512,
+    "rope_parameters": {  # of the twelve wavelengths 6 stays, 19 and 56 are interpolated, 167 and longer are scaled
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "bos_token_id": 0,
+    "eos_token_id": [1, 5],
+    "pad_token_id": None,
+}
+QWEN2 = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 256,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "use_sliding_window": False,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+QWEN3 = QWEN2 | {
+    "head_dim": 16,  # not 32 / 4
+    "tie_word_embeddings": True,
+}
+GEMMA2 = {
+    "vocab_size": 376,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,  # the first and third slide
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 3.0,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 8,
+    "max_position_embeddings": 256,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+# As published, only what differs from Gemma3TextConfig's defaults: those give 8 and 4 heads, an epsilon, the rotary
+# bases, the six layers' period and a query scale of 256 ** -0.5.
+GEMMA_TEXT = {
+    "vocab_size": 376,
+    "hidden_size": 24,
+    "intermediate_size": 24,
+    "num_hidden_layers": 7,
+    "head_dim": 8,
+    "sliding_window": 8,
+    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+}
+GEMMA_VISION = {
+    "hidden_size": 8,
+    "image_size": 8,
+    "intermediate_size": 8,
+    "model_type": "siglip_vision_model",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "patch_size": 4,
+    "vision_use_head": False,
+}
+GEMMA_MM = {"text_config": GEMMA_TEXT, "vision_config": GEMMA_VISION, "mm_tokens_per_image": 4}
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
@@ -97,6 +186,8 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 weight.copy_(0.3 * noise + (0 if "Gemma" in type(model).__name__ else 1))
             elif "embed_tokens" in name or "lm_head" in name:
                 weight.copy_(0.35 * noise)
+            elif weight.ndim == 1:
+                weight.copy_(0.5 * noise)
             else:
                 weight.copy_(noise * 1.3 / weight.shape[1] ** 0.5)
 
@@ -114,7 +205,7 @@ def logits(model: torch.nn.Module, ids: np.ndarray) -> np.ndarray:
 
 def save(name: str, model: torch.nn.Module, lengths: tuple[int, ...]) -> dict[str, np.ndarray]:
     arrays = {}
-    for k, ids in enumerate(sequences(model.config.vocab_size, lengths)):
+    for k, ids in enumerate(sequences(model.config.get_text_config().vocab_size, lengths)):
         arrays[f"ids_{k}"], arrays[f"logits_{k}"] = ids, logits(model.eval(), ids)
     np.savez_compressed(HERE / f"{name}.npz", **arrays)
     spread = [float(arrays[f"logits_{k}"].std(-1).mean()) for k in range(len(lengths))]
@@ -131,10 +222,26 @@ def older(config: dict[str, Any]) -> dict[str, Any]:
     theta, scaling = rope["rope_theta"], {k: v for k, v in rope.items() if k != "rope_theta"}
     config |= {"rope_theta": theta, "rope_scaling": scaling if "factor" in scaling else None}
     config |= {"torch_dtype": config.pop("dtype"), "transformers_version": "4.55.0"}
+    if config["model_type"] == "gemma2":
+        config |= {"hidden_act": config["hidden_activation"], "cache_implementation": "hybrid"}
+    if config["model_type"] in ("gemma2", "qwen2", "qwen3"):
+        del config["layer_types"]
+    if config["model_type"] == "qwen2":  # a window that use_sliding_window switches off
+        config |= {"sliding_window": 8, "max_window_layers": 1}
     return dict(sorted(config.items()))
 
 
-CHANGES: dict[str, dict[str, Any]] = {  # one wrong feature each; all must show in the golden logits
+def published(config: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a Gemma 3 with vision as its owner's repository holds it."""
+    kept = ("boi_token_index", "eoi_token_index", "image_token_index", "initializer_range", "mm_tokens_per_image")
+    out = {key: config[key] for key in ("architectures", *kept, "model_type")}
+    out |= {"text_config": {**GEMMA_TEXT, "model_type": "gemma3_text"}, "vision_config": GEMMA_VISION}
+    out |= {"eos_token_id": [1, 106], "torch_dtype": "float32", "transformers_version": "4.50.0.dev0"}
+    return dict(sorted(out.items()))
+
+
+# One wrong feature each; all must show in the golden logits. Of a key with a star, all parameters that match are set.
+CHANGES: dict[str, dict[str, Any]] = {
     "tiny_llama": {
         "rope_theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}},
         "rms_norm_eps": {"rms_norm_eps": 1e-3},
@@ -149,30 +256,89 @@ CHANGES: dict[str, dict[str, Any]] = {  # one wrong feature each; all must show 
         "rope theta": {"rope_parameters": GEMMA["rope_parameters"] | {"full_attention": {"factor": 4.0}}},
         "local theta": {"rope_parameters": GEMMA["rope_parameters"] | {"sliding_attention": {"rope_theta": 1e6}}},
     },
+    "tiny_llama3": {
+        "rope type": {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
+        "rope theta": {"rope_parameters": LLAMA3["rope_parameters"] | {"rope_theta": 10000.0}},
+        "rope factor": {"rope_parameters": LLAMA3["rope_parameters"] | {"factor": 4.0}},
+        "low_freq_factor": {"rope_parameters": LLAMA3["rope_parameters"] | {"low_freq_factor": 1.1}},
+        "high_freq_factor": {"rope_parameters": LLAMA3["rope_parameters"] | {"high_freq_factor": 3.0}},
+        "context": {"rope_parameters": LLAMA3["rope_parameters"] | {"original_max_position_embeddings": 512}},
+    },
+    "tiny_qwen2": {
+        "query bias": {"*q_proj.bias": 0.0},
+        "key bias": {"*k_proj.bias": 0.0},
+        "value bias": {"*v_proj.bias": 0.0},
+        "rope theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    },
+    "tiny_qwen3": {
+        "query norm": {"*q_norm.weight": 1.0},
+        "key norm": {"*k_norm.weight": 1.0},
+        "rope theta": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    },
+    "tiny_gemma2": {
+        "attention cap": {"attn_logit_softcapping": None},
+        "final cap": {"final_logit_softcapping": None},
+        "window": {"sliding_window": 9},
+        "order of layers": {"layer_types": ["full_attention", "sliding_attention"] * 2},
+        "query scale": {"query_pre_attn_scalar": 16},
+        "activation": {"hidden_activation": "gelu"},
+        "norm after attention": {"*post_attention_layernorm.weight": 0.0},
+        "norm before the MLP": {"*pre_feedforward_layernorm.weight": 0.0},
+        "norm after the MLP": {"*post_feedforward_layernorm.weight": 0.0},
+    },
+    "tiny_gemma3_mm": {
+        "window": {"sliding_window": 9},
+        "query scale": {"query_pre_attn_scalar": 8},
+        "layers": {"layer_types": ["sliding_attention"] * 7},
+        "rope scale": {"rope_parameters": GEMMA["rope_parameters"] | {"full_attention": {"rope_theta": 1e6}}},
+        "rope theta": {"rope_parameters": GEMMA["rope_parameters"] | {"full_attention": {"factor": 8.0}}},
+        "local theta": {"rope_parameters": GEMMA["rope_parameters"] | {"sliding_attention": {"rope_theta": 1e6}}},
+    },
+}
+
+TINY: dict[str, tuple[Any, Any, int, tuple[int, ...]]] = {  # model, config, seed, lengths of the sequences
+    "tiny_llama": (LlamaForCausalLM, LlamaConfig(**LLAMA), 1, (1, 5, 13, 24, 40)),
+    "tiny_llama_untied": (LlamaForCausalLM, LlamaConfig(**UNTIED), 2, (11, 32)),
+    "tiny_gemma3": (Gemma3ForCausalLM, Gemma3TextConfig(**GEMMA), 3, (1, 5, 13, 24, 40)),
+    "tiny_llama3": (LlamaForCausalLM, LlamaConfig(**LLAMA3), 4, (1, 13, 48)),
+    "tiny_qwen2": (Qwen2ForCausalLM, Qwen2Config(**QWEN2), 5, (1, 13, 32)),
+    "tiny_qwen3": (Qwen3ForCausalLM, Qwen3Config(**QWEN3), 6, (1, 13, 32)),
+    "tiny_gemma2": (Gemma2ForCausalLM, Gemma2Config(**GEMMA2), 7, (1, 13, 40)),
+    "tiny_gemma3_mm": (Gemma3ForConditionalGeneration, Gemma3Config(**GEMMA_MM), 8, (1, 13, 40)),
 }
 
 
-def tiny() -> None:
-    for name, model, seed, lengths in (
-        ("tiny_llama", LlamaForCausalLM(LlamaConfig(**LLAMA)), 1, (1, 5, 13, 24, 40)),
-        ("tiny_llama_untied", LlamaForCausalLM(LlamaConfig(**UNTIED)), 2, (11, 32)),
-        ("tiny_gemma3", Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA)), 3, (1, 5, 13, 24, 40)),
-    ):
-        folder = HERE / name
+def tiny(names: list[str]) -> None:
+    for name in names or TINY:
+        kind, config, seed, lengths = TINY[name]
+        model, folder = kind(config), HERE / name
         randomise(model, seed)
         model.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)
+        if name == "tiny_gemma3_mm":  # the vision tower's tensors under their published names
+            tensors = load_file(folder / "model.safetensors")
+            tensors = {k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in tensors.items()}
+            save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         model = AutoModelForCausalLM.from_pretrained(folder, **EXACT)
+        assert type(model) is kind
         arrays = save(name, model, lengths)
 
-        config = older(json.loads((folder / "config.json").read_text()))
-        (folder / "config.v4.json").write_text(json.dumps(config, indent=2) + "\n")
-        config = type(model.config).from_json_file(folder / "config.v4.json")
+        config = json.loads((folder / "config.json").read_text())
+        if name == "tiny_gemma3_mm":  # the published file is the one to read
+            (folder / "config.json").rename(folder / "config.v5.json")
+            file = folder / "config.json"
+            config = published(config)
+        else:
+            file = folder / "config.v4.json"
+            config = older(config)
+        file.write_text(json.dumps(config, indent=2) + "\n")
+        config = type(model.config).from_json_file(file)
         again = AutoModelForCausalLM.from_pretrained(folder, config=config, **EXACT).eval()
         last = len(lengths) - 1
-        assert np.array_equal(logits(again, arrays[f"ids_{last}"]), arrays[f"logits_{last}"]), "config.v4.json"
+        assert np.array_equal(logits(again, arrays[f"ids_{last}"]), arrays[f"logits_{last}"]), file
         (folder / "model.safetensors").chmod(0o644)
         for what, change in CHANGES[name].items():
+            config = type(model.config).from_pretrained(folder)
             for key, value in change.items():
                 if key == "rope_parameters" and "full_attention" in value:
                     full, local = value["full_attention"], value["sliding_attention"]
@@ -181,8 +347,14 @@ def tiny() -> None:
                         "rope_theta": 1e4,
                     } | full
                     value = {"full_attention": full, "sliding_attention": {"rope_type": "default"} | local}
-                setattr(config := type(model.config).from_pretrained(folder), key, value)
+                if "*" not in key:
+                    setattr(config.get_text_config(), key, value)
             wrong = AutoModelForCausalLM.from_pretrained(folder, config=config, **EXACT).eval()
+            for key in change:
+                matched = [weight for path, weight in wrong.named_parameters() if fnmatch(path, key)]
+                assert matched or "*" not in key
+                for weight in matched:
+                    torch.nn.init.constant_(weight, change[key])
             error = np.abs(logits(wrong, arrays[f"ids_{last}"]) - arrays[f"logits_{last}"]).max()
             print(f"  a wrong {what} moves a logit by {error:.3f}")
             assert error > 1e-3
@@ -316,10 +488,10 @@ def real(weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     match sys.argv[1:]:
-        case ["tiny"]:
-            tiny()
+        case ["tiny", *names]:
+            tiny(names)
         case ["gguf"]:
             gguf()
         case ["real", weights]:
