@@ -1,215 +1,37 @@
 """A judge that grades a benchmark into a run."""
 
-import dataclasses
+import contextlib
 import datetime
 import os
 import platform
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 import rocketjax
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
-from rocketjax.grade.run import FORMAT, GRADES, OK, Mode, Run, write_json
-from rocketjax.grade.step import Answers, Grader, group_rows
+from rocketjax.grade.run import FORMAT, OK, Mode, Run, write_json
+from rocketjax.grade.step import Grader, group_rows
+from rocketjax.grade.stream import PREPARED, SHARD_ITEMS, Job, Shard, Work, ahead, plan, prepare, stream
 from rocketjax.judge import Transformer, cache_dir, load_judge, locate
 from rocketjax.prompt import (
     OVERFLOWS,
     Overflow,
-    PackedRow,
     Prompter,
     Tokenizer,
     load_tokenizer,
-    pack_query,
     row_lengths,
     template,
 )
 
 Dtype = Literal["f32", "bf16"]
-SHARD_ITEMS = 256  # a shard holds whole queries, and closes once it has so many items
-AHEAD = 4  # shards that may be open at once while their rows wait for others of the same length
-MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
-
-
-@dataclass
-class Work:
-    """What this process has done so far, for progress and for the session file. Times in seconds."""
-
-    parts: int = 0
-    parts_total: int = 0
-    items: int = 0
-    items_total: int = 0  # of the parts that were not done before
-    failed: int = 0  # items whose status is not ok
-    truncated: int = 0  # items whose prompt was cut
-    defused: int = 0  # imitated delimiters found in responses and conversations
-    rows: int = 0
-    tokens: int = 0  # computed, without padding
-    padded_tokens: int = 0  # computed, with padding
-    naive_tokens: int = 0  # what whole prompts, one per item, would cost
-    prepare: float = 0.0
-    compile: float = 0.0
-    compute: float = 0.0
-    write: float = 0.0
-    seconds: float = 0.0
-    compiled: list[int] = field(default_factory=list)  # row lengths compiled
-
-
 Progress = Callable[[Work], None]
-
-
-@dataclass
-class Shard:
-    """Whole queries, in order of their session ids."""
-
-    index: int
-    sessions: list[str]
-
-
-def plan(benchmark: Benchmark, shard_items: int) -> list[Shard]:
-    """Cuts a benchmark into shards; depends on its content alone."""
-    shards: list[Shard] = []
-    room = 0
-    for session_id in sorted(benchmark.checklists):
-        if room <= 0:
-            shards.append(Shard(len(shards), []))
-            room = shard_items
-        shards[-1].sessions.append(session_id)
-        room -= len(benchmark.checklists[session_id].items) * len(benchmark.models)
-    return shards
-
-
-@dataclass(eq=False)
-class Job:
-    """One shard on its way: its items, their answers so far, its rows, and how many of them are still out."""
-
-    shard: Shard
-    keys: list[tuple[str, str, int]]  # session, model, item
-    status: list[str]
-    truncated: npt.NDArray[np.int32]
-    rows: list[PackedRow]
-
-    def __post_init__(self) -> None:
-        self.values = np.full((len(self.keys), 4), np.nan, np.float32)  # as in `Answers`
-        self.pending = len(self.rows)
-
-    def table(self) -> pa.Table:
-        """The grades of the shard. Where the status is not ok, the numbers are null, never a stand-in."""
-        for i in np.flatnonzero(~np.isfinite(self.values).all(axis=1)):
-            if self.status[i] == OK:
-                self.status[i] = "non_finite"
-        bad = np.asarray([status != OK for status in self.status], bool)
-        columns: list[Any] = [
-            [key[0] for key in self.keys],
-            [key[1] for key in self.keys],
-            np.asarray([key[2] for key in self.keys], np.int32),
-            *(pa.array(self.values[:, k], pa.float32(), mask=bad) for k in range(4)),
-            self.status,
-            self.truncated,
-        ]
-        return pa.table(columns, schema=GRADES)
-
-
-def prepare(shard: Shard, benchmark: Benchmark, prompter: Prompter, window: int, work: Work) -> Job:
-    """Renders, encodes and packs one shard."""
-    keys: list[tuple[str, str, int]] = []
-    rows: list[PackedRow] = []
-    status: list[str] = []
-    truncated: list[int] = []
-    longest = row_lengths(prompter.max_tokens)[-1]
-    for session_id in shard.sessions:
-        items = benchmark.checklists[session_id].items
-        responses: list[list[Any]] = []
-        places: list[int] = []  # of the query's sequences, among the shard's keys
-        for model in benchmark.models:
-            first = len(keys)
-            keys += [(session_id, model, i) for i in range(len(items))]
-            if session_id not in benchmark.responses[model]:
-                status += ["missing_response"] * len(items)
-                truncated += [0] * len(items)
-                continue
-            made = prompter.prompts(benchmark, session_id, model)
-            work.defused += made.defused
-            truncated += [made.truncated] * len(items)
-            if made.sequences is None:
-                status += ["overlong"] * len(items)
-                continue
-            status += [OK] * len(items)
-            responses.append(list(made.sequences))
-            places += range(first, first + len(items))
-            work.naive_tokens += sum(map(len, made.sequences))
-        for row in pack_query(responses, longest, window):
-            owners = tuple(tuple(places[i] for i in ids) for ids in row.owners)
-            rows.append(dataclasses.replace(row, owners=owners))
-    return Job(shard, keys, status, np.asarray(truncated, np.int32), rows)
-
-
-def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
-    """Runs the rows of the jobs in batches of equal length and yields each job when its last row is back.
-
-    Rows of several shards share a batch; at most `AHEAD` shards wait for company, then batches go out short.
-    """
-    waiting: dict[int, list[tuple[Job, PackedRow]]] = {}
-    open_jobs: deque[Job] = deque()
-    flying: deque[tuple[list[tuple[Job, PackedRow]], list[Answers]]] = deque()
-
-    def send(length: int) -> None:
-        pairs = waiting.pop(length)
-        before = grader.compile_seconds
-        begun = time.perf_counter()
-        flying.append((pairs, grader([row for _, row in pairs])))
-        compiling = grader.compile_seconds - before
-        work.compile += compiling
-        work.compute += time.perf_counter() - begun - compiling
-        work.compiled = sorted(grader.compiled)
-
-    def land() -> Iterator[Job]:
-        pairs, answers = flying.popleft()
-        begun = time.perf_counter()
-        values = np.concatenate([np.stack([np.asarray(a) for a in call], axis=-1) for call in answers])
-        work.compute += time.perf_counter() - begun
-        for r, (job, row) in enumerate(pairs):
-            for leaf, owners in enumerate(row.owners):
-                job.values[list(owners)] = values[r, leaf]
-            job.pending -= 1
-            work.rows += 1
-            work.tokens += row.tokens
-            work.padded_tokens += row.length
-            if not job.pending:
-                yield job
-
-    for job in jobs:
-        if not job.rows:
-            yield job
-            continue
-        open_jobs.append(job)
-        for row in job.rows:
-            queue = waiting.setdefault(row.length, [])
-            queue.append((job, row))
-            if len(queue) == grader.batch(row.length):
-                send(row.length)
-            while len(flying) > 1:
-                yield from land()
-        job.rows = []
-        while open_jobs and not open_jobs[0].pending:
-            open_jobs.popleft()
-        if len(open_jobs) > AHEAD:
-            oldest = open_jobs[0]
-            for length in [n for n, q in waiting.items() if any(j is oldest for j, _ in q)]:
-                send(length)
-    for length in list(waiting):
-        send(length)
-    while flying:
-        yield from land()
+MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
 
 
 class Judge:
@@ -360,12 +182,8 @@ class Judge:
 
         def jobs() -> Iterator[Job]:
             for shard in todo:
-                if run.part(shard.index).exists():  # by another process, meanwhile
-                    continue
-                at = time.perf_counter()
-                job = prepare(shard, benchmark, prompter, self.model.config.window, work)
-                work.prepare += time.perf_counter() - at
-                yield job
+                if not run.part(shard.index).exists():  # by another process, meanwhile
+                    yield prepare(shard, benchmark, prompter, self.model.config)
 
         def note() -> None:
             work.seconds = time.perf_counter() - begun
@@ -375,23 +193,23 @@ class Judge:
                     "started": started.isoformat(timespec="seconds"),
                     "host": {"devices": len(devices), "kind": devices[0].device_kind, "cpus": os.cpu_count()},
                     "batch_rows": batch_rows,
-                    "flops": self.model.config.matmul_flops() * work.tokens,
                     **vars(work),
                 },
             )
 
-        for job in stream(jobs(), grader, work):
-            at = time.perf_counter()
-            table = job.table()
-            run.commit(job.shard.index, table)
-            work.parts += 1
-            work.items += len(job.keys)
-            work.failed += sum(status != OK for status in job.status)
-            work.truncated += int((job.truncated > 0).sum())
-            work.write += time.perf_counter() - at
-            note()
-            if progress:
-                progress(work)
+        with contextlib.closing(ahead(jobs(), PREPARED)) as prepared:
+            for job in stream(prepared, grader, work):
+                at = time.perf_counter()
+                table = job.table()
+                run.commit(job.shard.index, table)
+                work.parts += 1
+                work.items += len(job.keys)
+                work.failed += sum(status != OK for status in job.status)
+                work.truncated += int((job.truncated > 0).sum())
+                work.write += time.perf_counter() - at
+                note()
+                if progress:
+                    progress(work)
 
 
 def about_benchmark(benchmark: Benchmark) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import rocketjax
 from rocketjax.bench import Benchmark
 from rocketjax.bench.importers.source import Source
-from rocketjax.grade.judge import SHARD_ITEMS, about_benchmark, plan
+from rocketjax.grade.judge import about_benchmark
 from rocketjax.grade.run import FORMAT, OK, RECORDED, Mode, Run
+from rocketjax.grade.stream import SHARD_ITEMS, plan
 
 NUMBERS = ("norm_probability", "logit_yes", "logit_no", "answer_mass")
 

@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from rocketjax.judge import Row, Transformer
+from rocketjax.judge import Config, Row, Transformer
 from rocketjax.prompt import PackedRow
 
 # On a CPU the loops over live blocks run on one thread. Up to this length the chunks of all keys take .85 to .95 of the
@@ -53,6 +53,23 @@ def group_rows(length: int, platform: str) -> int:
     return 1 if platform == "cpu" else max(1, ROWS_TOKENS // length)
 
 
+def row_flops(config: Config, row: PackedRow) -> int:
+    """Multiply-adds times two that the answers of a row need, padding left out.
+
+    All tokens go through the blocks; the last block's queries and MLP and the output head run at the leaves only.
+    Attention counts the visible pairs of query and key.
+    """
+    c = config
+    depth_T = row.position_T[: row.tokens].astype(np.int64) + 1
+    leaf_L = np.unique(row.leaf_L)
+    keys, rest = 2 * c.D * c.K * c.H, 2 * c.D * c.N * c.H + 3 * c.D * c.F
+    total = row.tokens * (c.layers * keys + (c.layers - 1) * rest) + len(leaf_L) * (rest + c.D * c.V)
+    for n in range(c.layers):
+        seen_T = np.minimum(depth_T, c.window) if n in c.local_layers else depth_T
+        total += 2 * c.N * c.H * int((seen_T[leaf_L] if n == c.layers - 1 else seen_T).sum())
+    return 2 * total
+
+
 class Grader:
     """A judge's weights on a mesh, and one compiled program per bucket (row length)."""
 
@@ -63,12 +80,12 @@ class Grader:
         mesh: Mesh,
         batch_rows: int | None = None,
     ) -> None:
-        self.mesh = mesh
+        self.mesh, self.config = mesh, model.config
         self.platform = mesh.devices.flat[0].platform
         self.model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
         self.batch_rows = batch_rows
         self.compiled: dict[int, jax.stages.Compiled] = {}
-        self.compile_seconds = 0.0
+        self.compile_seconds = self.transfer_seconds = 0.0
         yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
 
         def device_step(model: Transformer, rows: Row) -> Answers:
@@ -107,8 +124,11 @@ class Grader:
     def call(self, rows: list[PackedRow]) -> Answers:
         """One call of the program of this length, compiled when it is first needed."""
         length = rows[0].length
+        begun = time.perf_counter()
         batch = stack(rows, self.rows(length))
-        put = jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data")))
+        # Waiting costs nothing: the device has the call before this one to compute.
+        put = jax.block_until_ready(jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data"))))
+        self.transfer_seconds += time.perf_counter() - begun
         if length not in self.compiled:
             begun = time.perf_counter()
             self.compiled[length] = self.step.lower(self.model, put).compile()
