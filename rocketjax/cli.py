@@ -105,6 +105,9 @@ def grade(
     ] = "auto",
     resume: ResumeOpt = False,
     overwrite: OverwriteOpt = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went, and measure this machine's matmul peak.")
+    ] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Grades every checklist item of every response.
@@ -127,6 +130,7 @@ def grade(
         judge,
         dtype,
         as_json,
+        profile,
         template=template,
         overflow=overflow,
         max_tokens=max_tokens,
@@ -143,6 +147,7 @@ def run_grading(
     judge: str | None,
     dtype: Literal["f32", "bf16"],
     as_json: bool,
+    profile: bool = False,
     **options: Any,
 ) -> int:
     """Grades with a progress line, prints the summary, and returns the exit code."""
@@ -176,10 +181,14 @@ def run_grading(
         "load_seconds": loading,
         **{f"session_{k}": v for k, v in vars(last).items()},
     }
+    if profile:
+        summary["profile"] = profile_of(last, loading, dtype)
     if as_json:
         print_json(summary)
     else:
         report(summary, last, loading)
+        if profile:
+            show_profile(summary["profile"], last)
     return MISSING if missing else DONE
 
 
@@ -218,10 +227,66 @@ def report(summary: dict[str, Any], work: Any, loading: float) -> None:
             f"{work.naive_tokens / work.tokens:.1f} times fewer than whole prompts; "
             f"rows {work.tokens / work.padded_tokens:.0%} full"
         )
-        other = work.seconds - work.prepare - work.compile - work.compute - work.write
+        other = work.seconds - work.wait - work.compile - work.transfer - work.compute - work.write
         say(
-            f"  time: load {loading:.1f} s, tokenise and pack {work.prepare:.1f}, compile {work.compile:.1f} "
-            f"({len(work.compiled)} programs), compute {work.compute:.1f}, write {work.write:.1f}, other {other:.1f}"
+            f"  time: load {loading:.1f} s, wait for text {work.wait:.1f}, compile {work.compile:.1f} "
+            f"({len(work.compiled)} programs), compute {work.compute:.1f}, transfer {work.transfer:.1f}, "
+            f"write {work.write:.1f}, other {other:.1f}"
+        )
+
+
+def profile_of(work: Any, loading: float, dtype: str) -> dict[str, Any]:
+    """Seconds by stage, and the rate beside the measured peak of one matrix product in the same dtype.
+
+    The rate counts useful FLOPs only (`rocketjax.grade.row_flops`), over all of the session but compilation.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from rocketjax.doctor import matmul_flops
+
+    stages = ("wait", "compile", "transfer", "compute", "write")
+    seconds = {name: getattr(work, name) for name in stages}
+    busy = work.seconds - work.compile
+    # One product at a time uses all cores of a CPU, but one of several accelerators.
+    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    peak = devices * matmul_flops(jnp.float32 if dtype == "f32" else jnp.bfloat16)
+    rate = work.flops / busy if busy > 0 else 0.0
+    return {
+        "seconds": {
+            "load": loading, **seconds, "other": work.seconds - sum(seconds.values()), "in all": loading + work.seconds,
+        },
+        "ahead_seconds": {"tokenise": work.tokenise, "pack": work.pack},
+        "ms_per_item": 1e3 * busy / work.items if work.items else None,
+        "tokens_per_item": work.tokens / work.items if work.items else None,
+        "flops": work.flops,
+        "flops_per_second": rate,
+        "matmul_peak": peak,
+        "share_of_peak": rate / peak,
+        "rows": {str(n): {"rows": r, "tokens": t, "full": t / (r * n)} for n, (r, t) in sorted(work.lengths.items())},
+    }  # fmt: skip
+
+
+def show_profile(profile: dict[str, Any], work: Any) -> None:
+    """The same for people."""
+    say("  where the time went, seconds:")
+    notes = {
+        "wait": "for rows: the text thread was behind",
+        "compile": f"{len(work.compiled)} programs; kept for the next run",
+        "transfer": "rows to the device, answers back",
+        "compute": "calling programs, and waiting for them",
+    }
+    for name, seconds in profile["seconds"].items():
+        say(f"    {name:<9}{seconds:9.2f}  {notes.get(name, '')}".rstrip())
+    for name, seconds in profile["ahead_seconds"].items():
+        say(f"    {name:<9}{seconds:9.2f}  on the text thread, beside the device's work")
+    for length, row in profile["rows"].items():
+        say(f"    rows of {length:>5} tokens: {row['rows']:,}, {row['full']:.0%} full")
+    if work.flops:
+        say(
+            f"  {profile['ms_per_item']:.1f} ms and {profile['tokens_per_item']:.0f} tokens per item; "
+            f"{profile['flops_per_second'] / 1e9:,.1f} GFLOP/s, {profile['share_of_peak']:.0%} of the measured matmul "
+            f"peak ({profile['matmul_peak'] / 1e9:,.1f})"
         )
 
 
@@ -977,6 +1042,52 @@ def demo(
         table.add_row(str(row["rank"]), model, f"{row['score']:.2f}", f"{truth[model]:.2f}", str(place[model]))
     Console().print(table)
     raise typer.Exit(code)
+
+
+@app.command()
+def judges(
+    answers: Annotated[
+        str | None, typer.Option(metavar="J", help="Instead, which tokens of this judge count as Yes and as No.")
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Lists the judges that are known to load: family, size, and whether they are on this machine.
+
+    Any other model of these families loads too. Example: rocketjax judges --answers default-base
+    """
+    if answers is not None:
+        show_answers(answers, as_json)
+        return
+    from rocketjax.judge import known_judges
+
+    found = known_judges()
+    if as_json:
+        print_json([vars(judge) for judge in found])
+        return
+    table = Table("judge", "family", "parameters", "size", "state", box=None, header_style="")
+    for judge in found:
+        count = f"{judge.parameters / 1e6:,.0f} M" if judge.parameters else ""
+        table.add_row(judge.name, judge.family, count, f"{judge.size / 1e9:.2f} GB", judge.state)
+    (Console() if sys.stdout.isatty() else Console(width=140)).print(table)
+
+
+def show_answers(name: str, as_json: bool) -> None:
+    """The vocabulary entries that `rocketjax grade` reads as Yes and as No, and how a prompt is dressed."""
+    from rocketjax.judge import locate
+    from rocketjax.prompt import chat_format, load_tokenizer
+
+    tokenizer = load_tokenizer(locate(name, say, weights=False).path)
+    yes, no = tokenizer.answer_ids()
+    chat = chat_format(tokenizer).name
+    bos = None if tokenizer.bos is None else tokenizer.token_text(tokenizer.bos)
+    words = {"yes": yes, "no": no}
+    if as_json:
+        entries = {word: [{"id": i, "text": tokenizer.token_text(i)} for i in ids] for word, ids in words.items()}
+        print_json({"judge": name, "chat": chat, "bos": bos, "tokens": tokenizer.vocab_size, **entries})
+        return
+    print(f"{name}: {tokenizer.vocab_size:,} tokens, chat format {chat}, first token {bos or 'none'}")
+    for word, ids in words.items():
+        print(f"{word.capitalize() + ':':<5}" + "  ".join(f"{i} {tokenizer.token_text(i)!r}" for i in ids))
 
 
 @app.command()

@@ -12,11 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from broken import BROKEN, write_good
+from huggingface_hub import constants
 
 from rocketjax import cli
 
 COMMANDS = (
-    "demo", "grade", "fit", "heads", "score", "rank", "items", "ask", "export", "convert", "tune", "import", "doctor",
+    "demo", "grade", "fit", "heads", "score", "rank", "items", "ask", "export", "convert", "tune", "import", "judges",
+    "doctor",
 )  # fmt: skip
 
 
@@ -429,3 +431,55 @@ def test_interrupt_exits_130_and_resume_finishes(tmp_path, tiny):
     assert done.returncode == cli.DONE, done.stderr
     assert "flatterer" in done.stdout and "author" in done.stdout
     json.loads((tmp_path / "run" / "ranking.json").read_text())
+
+
+def test_judges_lists_what_is_known_and_what_is_here(tmp_path, monkeypatch, rocketjax):
+    """The list without a cache, and with one that holds a judge of the list, one beside it, and another model."""
+    golden = Path(__file__).parent / "golden"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("ROCKETJAX_CACHE_DIR", str(tmp_path / "cache"))
+    listed = json.loads(rocketjax("judges", "--json")[1])
+    assert {judge["state"] for judge in listed} == {"not here", "gated"}
+    assert {judge["family"] for judge in listed} == {"llama", "gemma2", "gemma3", "qwen2", "qwen3"}
+    for name, source in (("Qwen/Qwen3-0.6B", "tiny_qwen3"), ("me/mine", "tiny_llama3"), ("me/other", "tiny_llama")):
+        repo = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        (repo / "refs").mkdir(parents=True)
+        (repo / "refs" / "main").write_text("0" * 40)
+        shutil.copytree(golden / source, repo / "snapshots" / ("0" * 40))
+        if name == "me/other":
+            (repo / "snapshots" / ("0" * 40) / "config.json").write_text('{"model_type": "mamba"}')
+    here = {j["name"]: j for j in json.loads(rocketjax("judges", "--json")[1])}
+    assert len(here) == len(listed) + 1 and "me/other" not in here
+    size = sum(f.stat().st_size for f in (golden / "tiny_qwen3").iterdir() if f.name != "config.v4.json")
+    assert here["Qwen/Qwen3-0.6B"]["state"] == "here" and here["Qwen/Qwen3-0.6B"]["size"] == size
+    assert here["me/mine"]["family"] == "llama" and here["me/mine"]["parameters"] is None
+    code, out, _ = rocketjax("judges")
+    assert code == 0 and "me/mine" in out and "meta-llama/Llama-3.2-1B-Instruct" in out
+
+
+def test_judges_shows_answer_tokens(rocketjax):
+    judge = Path(__file__).parent / "golden" / "tiny_gemma2"
+    found = json.loads(rocketjax("judges", "--answers", judge, "--json")[1])
+    assert found["chat"] == "gemma" and found["bos"] == "<bos>"
+    for word in ("yes", "no"):
+        assert len(found[word]) >= 2 and all(entry["text"].strip().lower() == word for entry in found[word])
+    code, out, _ = rocketjax("judges", "--answers", judge)
+    assert code == 0 and f"{found['yes'][0]['id']} {found['yes'][0]['text']!r}" in out
+    code, _, err = rocketjax("judges", "--answers", judge.parent)
+    assert code == cli.FAILED and "holds neither tokenizer.json nor tokenizer.model" in err
+
+
+def test_profile_says_where_the_time_went(good, tmp_path, tiny, rocketjax):
+    code, out, _ = rocketjax("grade", good, "-o", tmp_path / "run", "-j", tiny, "--profile", "--json")
+    found = json.loads(out)
+    profile = found["profile"]
+    assert code == 0 and set(profile["seconds"]) == {
+        "load", "wait", "compile", "transfer", "compute", "write", "other", "in all",
+    }  # fmt: skip
+    parts = sum(seconds for name, seconds in profile["seconds"].items() if name != "in all")
+    assert abs(parts - profile["seconds"]["in all"]) < 1e-6
+    assert sum(row["rows"] for row in profile["rows"].values()) == found["session_rows"] > 0
+    assert sum(row["tokens"] for row in profile["rows"].values()) == found["session_tokens"]
+    assert 0 < profile["share_of_peak"] < 1 and profile["ahead_seconds"]["tokenise"] > 0
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "again", "-j", tiny, "--profile")
+    assert code == 0 and "of the measured matmul peak" in err and "tokenise" in err

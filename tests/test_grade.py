@@ -1,11 +1,13 @@
 """Grading: packed equals separate, bit-equal whatever the batch, and runs that survive being killed."""
 
+import contextlib
 import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +23,8 @@ from hypothesis import strategies as st
 
 from rocketjax.bench import Response
 from rocketjax.errors import RocketError
-from rocketjax.grade import GRADES, Grader, Run, answers
+from rocketjax.grade import GRADES, Grader, Run, answers, row_flops
+from rocketjax.grade.stream import ahead
 from rocketjax.judge import Row, attention
 from rocketjax.prompt import NATIVE, Prompter, pack_query
 
@@ -155,6 +158,66 @@ def test_one_device_and_eight_agree_bit_for_bit():
         for other in results[1:]:
             for a, b in zip(results[0], other, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_the_thread_ahead_hands_over_everything_and_every_error():
+    made = []
+
+    def numbers(until, error=None):
+        for n in range(until):
+            made.append(n)
+            yield n
+        if error is not None:
+            raise error
+
+    assert list(ahead(numbers(50), 3)) == list(range(50))
+    got = []
+    with pytest.raises(RocketError, match="from the thread"):
+        got.extend(n for n in ahead(numbers(5, RocketError("from the thread")), 2))
+    made.clear()
+    with contextlib.closing(ahead(numbers(10**9), 4)) as some:
+        assert [next(some) for _ in range(3)] == [0, 1, 2]
+    count = len(made)
+    time.sleep(0.3)
+    assert len(made) == count <= 3 + 4 + 2, "at most so far ahead, and nobody goes on when the reader has left"
+    assert not [t for t in threading.enumerate() if t.name == "rocketjax-ahead"]
+
+
+def test_an_error_in_the_text_thread_is_the_graders(tmp_path, monkeypatch):
+    """What was committed before stays, and the run resumes."""
+    judge, bench = tiny_judge(), random_bench()
+    expected = contents(judge.grade(bench, tmp_path / "whole", shard_items=8).path)
+    real, calls = Prompter.prompts, []
+
+    def prompts(self, *args):
+        calls.append(args)
+        if len(calls) > 12:
+            raise RocketError("the text is bad")
+        return real(self, *args)
+
+    monkeypatch.setattr(Prompter, "prompts", prompts)
+    with pytest.raises(RocketError, match="the text is bad"):
+        judge.grade(bench, tmp_path / "run", shard_items=8)
+    monkeypatch.undo()
+    assert contents(judge.grade(bench, tmp_path / "run", shard_items=8, mode="resume").path) == expected
+
+
+def test_flops_of_a_row_by_counting_every_pair():
+    """A chain of tokens with two leaves: each product of the forward pass, by hand."""
+    config = tiny_judge().model.config
+    c, T, leaves = config, 9, [6, 8]
+    sequences = [np.arange(7, dtype=np.int32), np.arange(9, dtype=np.int32)]
+    (row,) = pack_query([sequences], 256, c.window)
+    per_token = 2 * c.D * c.K * c.H + 2 * c.D * c.N * c.H + 3 * c.D * c.F
+    total = 0
+    for n in range(c.layers):
+        last = n == c.layers - 1
+        for i in range(T):
+            total += per_token if not last or i in leaves else 2 * c.D * c.K * c.H
+            pairs = sum(1 for j in range(i + 1) if n not in c.local_layers or i - j < c.window)
+            total += 2 * c.N * c.H * pairs if not last or i in leaves else 0
+    total += len(leaves) * c.D * c.V
+    assert row.tokens == T and row_flops(c, row) == 2 * total
 
 
 def test_at_most_one_compilation_per_bucket(tmp_path):

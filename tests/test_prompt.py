@@ -1,6 +1,8 @@
 """Templates, chat formats, untrusted spans and the overflow policies."""
 
+import json
 import re
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from rocketjax.bench import Benchmark, Checklist, Message, Query, Response
 from rocketjax.errors import RocketError
 from rocketjax.prompt import NATIVE, ROCKETEVAL, TEMPLATES, Prompter, chat_format, load_tokenizer, template
+from rocketjax.prompt.prompts import chunks
+from rocketjax.prompt.template import Span, Special
 
 
 def bench(response="It is 4.", items=("Is it 4?", "Is it polite?"), turns=(("user", "What is 2 + 2?"),), references=()):
@@ -75,6 +79,49 @@ def test_gemma_has_one_bos_and_no_system_role():
     out = text(prompter, first)
     assert out.startswith("<bos><start_of_turn>user\nYou check a response.") and out.count("<bos>") == 1
     assert out.endswith("Question: Is it 4?<end_of_turn>\n<start_of_turn>model\n") and "system" not in out
+
+
+def owners_prompts():
+    """Conversations of one user turn, with or without a system turn, as the owners' own templates render them."""
+    for family in json.loads((Path(__file__).parent / "golden" / "chat_prompts.json").read_text("utf-8")):
+        for k, case in enumerate(family["cases"]):
+            roles = [message["role"] for message in case["messages"]]
+            if roles[-1] != "user" or "assistant" in roles:
+                continue
+            if case["options"].get("enable_thinking") is not False and family["name"] == "Qwen3":
+                continue  # a judge does not think
+            if "clock" in case:
+                continue  # today's date; here every day is the same
+            yield pytest.param(family, case, id=f"{family['name']}-{k}")
+
+
+@pytest.mark.parametrize(("family", "case"), list(owners_prompts()))
+def test_prompts_equal_the_owners_templates(family, case):
+    """Piece by piece: the same control tokens, and between them the same texts, so the same tokens."""
+    chat = chat_format(ByteTokenizer("\n".join(family["marks"])))
+    texts = {message["role"]: message["content"] for message in case["messages"]}
+    system, user = texts.get("system", ""), texts["user"]
+    parts = chat.render(system, [Span(user)], "")
+    names = sorted({p.name for p in parts if isinstance(p, Special)}, key=len, reverse=True)
+    assert len(names) >= 2
+    expected = re.split("(" + "|".join(map(re.escape, names)) + ")", case["rendered"].removeprefix(family["bos"]))
+    got = [p.name if isinstance(p, Special) else p for p in chunks(parts)]
+    assert got == [piece for piece in expected if piece]
+    assert not re.search(r"<[|/]?\w+[|]?>", "".join(p for p in chunks(parts) if isinstance(p, str)).replace(user, ""))
+
+
+def test_every_family_has_owners_prompts():
+    names = [param.values[0]["name"] for param in owners_prompts()]
+    assert set(names) == {
+        "Llama-3-Instruct", "Llama-3.1-Instruct", "Llama-3.2-Instruct", "gemma-2-it", "gemma-3-it", "Qwen2.5-Instruct",
+        "Qwen3", "Qwen3-2507-Instruct", "SmolLM2-Instruct",
+    }  # fmt: skip
+    assert len(names) > 30
+
+
+def test_a_judge_that_must_think_is_refused():
+    with pytest.raises(RocketError, match="thinks before it answers"):
+        chat_format(ByteTokenizer("<|im_start|> ... {{- '<|im_start|>assistant\\n<think>\\n' }}"))
 
 
 def test_base_models_get_a_cue():

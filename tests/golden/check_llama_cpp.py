@@ -85,6 +85,12 @@ def tiny() -> None:
         ("tiny_llama_untied_q8_0", "tiny_llama_untied_q8_0", 0.3),
         ("tiny_gemma3", "tiny_gemma3_gguf", 3e-3),
         ("tiny_gemma3_q8_0", "tiny_gemma3_q8_0", 0.3),
+        ("tiny_llama3", "tiny_llama3", 1e-4),
+        ("tiny_qwen2", "tiny_qwen2", 1e-4),
+        ("tiny_qwen2_q8_0", "tiny_qwen2_q8_0", 0.3),
+        ("tiny_qwen3", "tiny_qwen3", 1e-4),
+        ("tiny_gemma2", "tiny_gemma2_gguf", 3e-3),
+        ("tiny_gemma2_q8_0", "tiny_gemma2_q8_0", 0.3),
     ):
         arrays = np.load(HERE / f"{golden}.npz")
         prompts = [arrays[key] for key in arrays if key.startswith("ids_")]

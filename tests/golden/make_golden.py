@@ -11,7 +11,8 @@ Every model runs with `attn_implementation="eager"`. The seed is fixed, so a sec
 logits may move in the last bits with another torch or CPU.
 
 `NAME.npz` belongs to the folder or file NAME: `ids_K` int32 [T], `logits_K` float32 [T, V] at all positions.
-tiny_gemma3_gguf.npz belongs to tiny_gemma3.gguf, whose query scale is not the folder's (see make_gguf.py).
+tiny_gemma2_gguf.npz and tiny_gemma3_gguf.npz belong to the .gguf without that suffix, whose query scale is not the
+folder's (see make_gguf.py).
 
 `real_*.npz`: `text_K` the whole prompt, `ids_K` [T], `positions_K` [3] (the last one is T - 1), and at those
 positions, over the full vocabulary, `logsumexp_K` [3], `top_ids_K` and `top_logits_K` [3, 20], `fixed_logits_K`
@@ -360,15 +361,23 @@ def tiny(names: list[str]) -> None:
             assert error > 1e-3
 
 
-def gguf() -> None:
+def gguf(names: list[str]) -> None:
     for name, folder, lengths in (
         ("tiny_llama", "tiny_llama", None),
         ("tiny_llama_untied_q8_0", "tiny_llama_untied", (32,)),
         ("tiny_gemma3", "tiny_gemma3", (5, 40)),
         ("tiny_gemma3_q8_0", "tiny_gemma3", (40,)),
+        ("tiny_llama3", "tiny_llama3", None),
+        ("tiny_qwen2", "tiny_qwen2", None),
+        ("tiny_qwen2_q8_0", "tiny_qwen2", (20,)),
+        ("tiny_qwen3", "tiny_qwen3", None),
+        ("tiny_gemma2", "tiny_gemma2", (24,)),
+        ("tiny_gemma2_q8_0", "tiny_gemma2", (20,)),
     ):
+        if name not in (names or [name]):
+            continue
         config = AutoModelForCausalLM.from_pretrained(HERE / folder).config
-        if folder == "tiny_gemma3":
+        if folder in ("tiny_gemma2", "tiny_gemma3"):
             config.query_pre_attn_scalar = config.head_dim
         # transformers reads neither a head width that is not rope.dimension_count, nor rope scaling: config is ours
         model = AutoModelForCausalLM.from_pretrained(HERE, gguf_file=f"{name}.gguf", config=config, **EXACT).eval()
@@ -492,8 +501,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["tiny", *names]:
             tiny(names)
-        case ["gguf"]:
-            gguf()
+        case ["gguf", *names]:
+            gguf(names)
         case ["real", weights]:
             real(Path(weights))
         case _:
