@@ -50,6 +50,11 @@ DtypeOpt = Annotated[
     Literal["f32", "bf16"], typer.Option(help="f32 is exact; bf16 rounds weights and operands, and is faster on "
                                          "GPU, TPU and CPUs with bf16 units (see rocketjax doctor).")
 ]  # fmt: skip
+GradeDtypeOpt = Annotated[
+    Literal["f32", "bf16", "int8"],
+    typer.Option(help="f32 is exact; bf16 rounds weights and operands, and is faster on GPU, TPU and CPUs with bf16 "
+                 "units (see rocketjax doctor); int8 rounds weights further, for judges too big otherwise."),
+]  # fmt: skip
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there and begin anew.")]
 
@@ -86,7 +91,7 @@ def grade(
         Literal["native", "rocketeval"],
         typer.Option(help="native costs the fewest tokens; rocketeval is the published prompt."),
     ] = "native",
-    dtype: DtypeOpt = "f32",
+    dtype: GradeDtypeOpt = "f32",
     overflow: Annotated[
         Literal["error", "truncate-middle", "skip"],
         typer.Option(help="What to do with a prompt over --max-tokens."),
@@ -145,7 +150,7 @@ def run_grading(
     benchmark: Any,
     output: Path,
     judge: str | None,
-    dtype: Literal["f32", "bf16"],
+    dtype: Literal["f32", "bf16", "int8"],
     as_json: bool,
     profile: bool = False,
     **options: Any,
@@ -250,7 +255,8 @@ def profile_of(work: Any, loading: float, dtype: str) -> dict[str, Any]:
     busy = work.seconds - work.compile
     # One product at a time uses all cores of a CPU, but one of several accelerators.
     devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
-    peak = devices * matmul_flops(jnp.float32 if dtype == "f32" else jnp.bfloat16)
+    exact = dtype == "f32" or (dtype == "int8" and jax.default_backend() == "cpu")  # the products' operands
+    peak = devices * matmul_flops(jnp.float32 if exact else jnp.bfloat16)
     rate = work.flops / busy if busy > 0 else 0.0
     return {
         "seconds": {
@@ -590,7 +596,7 @@ def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
     there = features_judge(run)
     if there is not None and judge is None:
         return
-    dtype: Literal["f32", "bf16"] = run.meta["judge"]["dtype"] or "f32"
+    dtype: Literal["f32", "bf16", "int8"] = run.meta["judge"]["dtype"] or "f32"
     loaded = Judge.load(judge, dtype, say)
     if not run.recorded and loaded.sha256 != run.meta["judge"]["weights_sha256"]:
         raise RocketError(

@@ -483,3 +483,17 @@ def test_profile_says_where_the_time_went(good, tmp_path, tiny, rocketjax):
     assert 0 < profile["share_of_peak"] < 1 and profile["ahead_seconds"]["tokenise"] > 0
     code, _, err = rocketjax("grade", good, "-o", tmp_path / "again", "-j", tiny, "--profile")
     assert code == 0 and "of the measured matmul peak" in err and "tokenise" in err
+
+
+def test_int8_judge_grades(good, tmp_path, tiny, rocketjax):
+    grades = {}
+    for dtype in ("f32", "int8"):
+        code, _, _ = rocketjax("grade", good, "-o", tmp_path / dtype, "-j", tiny, "--dtype", dtype)
+        assert code == 0
+        grades[dtype] = pq.read_table(tmp_path / dtype / "grades")["p_yes"].to_numpy()
+    moved = abs(grades["f32"] - grades["int8"])
+    assert 0 < moved.max() < 0.1
+    code, _, err = rocketjax("grade", good, "-o", tmp_path / "f32", "-j", tiny, "--dtype", "int8", "--resume")
+    assert code == cli.FAILED and "judge.dtype" in err
+    code, _, err = rocketjax("convert", tiny, tmp_path / "judge", "--dtype", "int8")
+    assert code == 2

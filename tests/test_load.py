@@ -126,6 +126,32 @@ def test_a_vision_towers_language_model_and_nothing_else(tmp_path):
         load_model(folder, "f32")
 
 
+@pytest.mark.parametrize("name", ["tiny_gemma2", "tiny_llama_untied", "tiny_qwen2"])
+def test_int8_is_the_model_whose_weights_are_rounded_so(name, tmp_path):
+    """Against an f32 model of weights that numpy rounds: 127 steps for the largest weight of each output."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        model, _ = load_model(GOLDEN / name, "int8")
+        assert model.blocks[0].q_DNH.get_value().values.dtype == jnp.int8
+        assert model.blocks[0].attn_norm_D.dtype == jnp.float32
+        found = errors(model, arrays)
+        shutil.copytree(GOLDEN / name, tmp_path / "rounded")
+        tensors = load_file(tmp_path / "rounded" / "model.safetensors")
+        for key, tensor in tensors.items():  # [out, in]; embeddings [V, D]
+            if tensor.ndim == 2:
+                step = np.abs(tensor).max(axis=1, keepdims=True) / np.float32(127)
+                tensors[key] = np.round(tensor / step) * step
+        save_file(tensors, tmp_path / "rounded" / "model.safetensors")
+        same = errors(load_model(tmp_path / "rounded", "f32")[0], arrays)
+        np.testing.assert_allclose(found, same, atol=2e-3)  # a weight at half a step may go either way
+        assert np.sqrt(np.mean((found - same) ** 2)) < 1e-4 < np.sqrt(np.mean(found**2)) < 0.1
+    exact, sha256 = load_model(GOLDEN / name, "f32")
+    (tmp_path / "orbax").mkdir()
+    save_orbax(exact, tmp_path / "orbax", sha256)
+    again = from_orbax(tmp_path / "orbax", "int8")
+    for a, b in zip(jax.tree.leaves(model), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture
 def sharded(tmp_path):
     """tiny_llama in two safetensors files with an index."""

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 
@@ -18,7 +18,7 @@ from rocketjax.errors import RocketError
 from rocketjax.grade.run import FORMAT, OK, Mode, Run, write_json
 from rocketjax.grade.step import Grader, group_rows
 from rocketjax.grade.stream import PREPARED, SHARD_ITEMS, Job, Shard, Work, ahead, plan, prepare, stream
-from rocketjax.judge import Transformer, cache_dir, load_judge, locate
+from rocketjax.judge import Dtype, Transformer, cache_dir, load_judge, locate
 from rocketjax.prompt import (
     OVERFLOWS,
     Overflow,
@@ -29,7 +29,6 @@ from rocketjax.prompt import (
     template,
 )
 
-Dtype = Literal["f32", "bf16"]
 Progress = Callable[[Work], None]
 MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
 
@@ -55,8 +54,9 @@ class Judge:
         """Loads a judge: a folder (Hugging Face or `rocketjax convert`), a .gguf file, org/name[@revision] on the
         Hugging Face hub, or, without a name, the embedded default.
 
-        `f32` is exact; `bf16` rounds weights and the operands of products to bf16, with f32 results. Raises
-        RocketError where nothing can be loaded, with the reason and what to do.
+        `f32` is exact; `bf16` rounds weights and the operands of products to bf16, with f32 results; `int8` rounds
+        weights to 8 bits, a quarter of f32's memory. Raises RocketError where nothing can be loaded, with the
+        reason and what to do.
         """
         if dtype not in get_args(Dtype):
             raise RocketError(f"unknown dtype {dtype!r}; there are: {', '.join(get_args(Dtype))}")

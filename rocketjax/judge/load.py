@@ -22,13 +22,13 @@ from flax import nnx
 
 from rocketjax.errors import RocketError
 from rocketjax.judge.config import MALFORMED, Config, read_gguf_config, read_hf_config
-from rocketjax.judge.model import Transformer
+from rocketjax.judge.model import INPUTS, Int8, Transformer, quantise
 from rocketjax.judge.source import sha256_of
 from rocketjax.judge.weights import Container, match, of_language_model, parameter, table
 from rocketjax.prompt.gguf_file import GGUF, read_gguf
 from rocketjax.prompt.tokenizer import load_tokenizer
 
-Dtype = Literal["f32", "bf16"]
+Dtype = Literal["f32", "bf16", "int8"]
 OURS = "rocketjax.json"
 FORMAT = 1
 
@@ -36,8 +36,9 @@ FORMAT = 1
 def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
     """The model on the default device, and the sha256 of its weights.
 
-    `f32`: every parameter in f32. `bf16`: projections and embedding in bf16, gains of norms in f32. Raises
-    RocketError for anything that is not exactly one of the known judges.
+    `f32`: every parameter in f32. `bf16`: projections and embedding in bf16, gains and biases in f32. `int8`: the
+    former in int8 with a scale for each output, products of f32 on a CPU and of bf16 elsewhere. Raises RocketError
+    for anything that is not exactly one of the known judges.
     """
     if path.is_file():
         file = read_gguf(path)
@@ -82,11 +83,11 @@ def from_tensors(
     if tied and tied in shapes and not np.array_equal(read(tied), read(names["embed_VD"])):
         raise RocketError(f"{where}: the config ties the output head to the embedding, but {tied} is another matrix")
 
-    def leaf(path: str) -> jax.Array:
+    def leaf(path: str) -> jax.Array | Int8:
         tensor = read(names[path])
         if not np.isfinite(tensor.astype(np.float32)).all():
             raise RocketError(f"{where}: {names[path]} holds values that are not finite")
-        return jnp.asarray(parameter(path, tensor, wanted[path], config, container), stored_dtype(path, dtype))
+        return stored(path, parameter(path, tensor, wanted[path], config, container), dtype)
 
     return nnx.merge(graph, jax.tree.unflatten(state, [leaf(path) for path in paths]))
 
@@ -100,15 +101,24 @@ def abstract(config: Config) -> tuple[Any, Any, dict[str, jax.ShapeDtypeStruct]]
 
 
 def stored_dtype(path: str, dtype: Dtype) -> Any:
-    return jnp.float32 if dtype == "f32" or "norm" in path or "bias" in path else jnp.bfloat16
+    """The dtype of a parameter's numbers; of the products' operands where they are int8."""
+    narrow = jnp.float32 if dtype == "int8" and jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.float32 if dtype == "f32" or "norm" in path or "bias" in path else narrow
+
+
+def stored(path: str, tensor: Any, dtype: Dtype) -> jax.Array | Int8:
+    """A parameter as a model of this dtype holds it."""
+    if dtype != "int8" or "norm" in path or "bias" in path:
+        return jnp.asarray(tensor, stored_dtype(path, dtype))
+    name = path.rsplit(".", 1)[-1]
+    inputs = (1,) if name == "embed_VD" else tuple(range(INPUTS.get(name, 1)))
+    return quantise(jnp.asarray(tensor, jnp.float32), inputs, stored_dtype(path, dtype))
 
 
 def cast(model: Transformer, dtype: Dtype) -> Transformer:
     """The model with every parameter in the dtype that `load_model` would store it in."""
     graph, structure, paths = abstract(model.config)
-    leaves = [
-        a.astype(stored_dtype(path, dtype)) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)
-    ]
+    leaves = [stored(path, a, dtype) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
     return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
 
 
@@ -207,6 +217,8 @@ def save_orbax(model: Transformer, folder: Path, sha256: str) -> None:
 
 def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
     """Reads what `save_orbax` wrote; parameters are cast on the way."""
+    if dtype == "int8":
+        return cast(from_orbax(folder, "f32"), dtype)
     from orbax.checkpoint import v1 as ocp
 
     try:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,27 @@ Kernel = Literal["blocked", "chunked", "plain"]
 
 # How many of its axes, from the front, each projection of a block contracts with its input.
 INPUTS = {"q_DNH": 1, "k_DKH": 1, "v_DKH": 1, "o_NHD": 2, "gate_DF": 1, "up_DF": 1, "down_FD": 1}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "scale"], meta_fields=["dtype"])
+@dataclass(frozen=True)
+class Int8:
+    """A matrix rounded to int8: `values` in the weight's own shape, f32 `scale` for each of its outputs.
+
+    An output is the product with `values`, times its scale; `dtype` is that of the product's operands. Every int8 is
+    exact in bf16.
+    """
+
+    values: Array
+    scale: Array
+    dtype: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def reshape(self, *shape: int) -> Array:
+        return self.values.reshape(*shape).astype(self.dtype)
 
 
 class LowRank(NamedTuple):
@@ -76,13 +97,22 @@ def rms_norm(x: Array, gain: Array, config: Config) -> Array:
     return x * scale * (gain.astype(jnp.float32) + config.gain_offset)
 
 
-def linear(x: Array, weight: Array, inputs: int) -> Array:
+def quantise(weight: Array, inputs: tuple[int, ...], dtype: Any) -> Int8:
+    """The nearest int8 to each weight, with the largest of each output at 127; `inputs` are the contracted axes."""
+    scale = jnp.max(jnp.abs(weight), axis=inputs, keepdims=True) / 127.0
+    values = jnp.round(weight / jnp.where(scale > 0, scale, 1.0)).astype(jnp.int8)
+    return Int8(values, scale.squeeze(inputs).astype(jnp.float32), dtype)
+
+
+def linear(x: Array, weight: Array | Int8, inputs: int) -> Array:
     """[T, in ...] times [in ..., out ...]: f32[T, out ...]; `inputs` is how many axes are contracted.
 
     As one plain matrix product: XLA's CPU backend cannot transpose every other form of it in bf16.
     """
     rows = math.prod(weight.shape[:inputs])
     flat = products(x.reshape(len(x), rows), weight.reshape(rows, -1), "td,df->tf")
+    if isinstance(weight, Int8):
+        flat *= weight.scale.reshape(-1)
     return flat.reshape(len(x), *weight.shape[inputs:])
 
 
@@ -164,7 +194,7 @@ class Block(nnx.Module):
         def project(x: Array, name: str) -> Array:
             if tap is not None:
                 tap(name, x)
-            weight = getattr(self, name)[...]
+            weight = getattr(self, name).get_value()
             out = linear(x, weight, INPUTS[name])
             if adapter is None or name not in adapter.pairs:
                 return out
@@ -192,7 +222,7 @@ class Block(nnx.Module):
             q_SNH = rms_norm(q_SNH, self.q_norm_H[...], c)
         q_SNH = rotate(q_SNH, table) * (c.query_scale or c.H**-0.5)
 
-        dtype = self.q_DNH.dtype
+        dtype = self.q_DNH.get_value().dtype
         k_TKH, v_TKH = k_TKH.astype(dtype), v_TKH.astype(dtype)
         if path.kernel == "chunked" and leaf_L is None:
             out_SNH = attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local, c.attn_softcap)
@@ -256,7 +286,7 @@ class Transformer(nnx.Module):
             return Path(local, kernel, tree, rotary(row.position_T, c, local), *plans)
 
         paths = {local: path(local) for local in {n in c.local_layers for n in range(c.layers)}}
-        x_TD = self.embed_VD[...][row.token_T].astype(jnp.float32) * c.embed_scale
+        x_TD = self.embed(row.token_T) * c.embed_scale
         if soft_PD is not None:
             x_TD = x_TD.at[1 : 1 + len(soft_PD)].set(soft_PD)
         for n, block in enumerate(self.blocks):
@@ -270,10 +300,18 @@ class Transformer(nnx.Module):
             x_TD = (jax.checkpoint(run) if remat else run)(x_TD, own)
         return rms_norm(x_TD, self.final_norm_D[...], c)
 
+    def embed(self, token_T: Array) -> Array:
+        """Rows of the embedding: f32[T, D]."""
+        table = self.embed_VD.get_value()
+        if isinstance(table, Int8):
+            return table.values[token_T].astype(jnp.float32) * table.scale[token_T][:, None]
+        return table[token_T].astype(jnp.float32)
+
     def logits(self, hidden_LD: Array) -> Array:
         """Logits of the full vocabulary: f32[L, V]."""
-        if self.config.tied:
-            logits = products(hidden_LD, self.embed_VD[...], "ld,vd->lv")
-        else:
-            logits = products(hidden_LD, self.head_DV[...], "ld,dv->lv")
+        spec = "ld,vd->lv" if self.config.tied else "ld,dv->lv"
+        head = (self.embed_VD if self.config.tied else self.head_DV).get_value()
+        logits = products(hidden_LD, head.reshape(*head.shape), spec)
+        if isinstance(head, Int8):
+            logits *= head.scale
         return attention.softcap(logits, self.config.final_softcap)

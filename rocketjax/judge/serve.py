@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 from rocketjax.errors import RocketError
 from rocketjax.judge.adapter import adapter_sha256, load_adapter, merge
@@ -23,8 +24,10 @@ def load_judge(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Transformer, str]:
     return merged, hashlib.sha256(f"{base} {adapter_sha256(checkpoint.adapter)}".encode()).hexdigest()
 
 
-def convert(checkpoint: Checkpoint, output: Path, dtype: Dtype) -> None:
+def convert(checkpoint: Checkpoint, output: Path, dtype: Literal["f32", "bf16"]) -> None:
     """Writes a judge as an Orbax checkpoint with its tokenizer, an adapter merged in; whole or not at all.
+
+    There is no int8 form: any judge is rounded to int8 when it is loaded.
 
     Raises RocketError if `output` exists or `checkpoint` is no judge.
     """
