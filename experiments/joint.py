@@ -1,6 +1,6 @@
 """Judge, temperature and head in one program: what each adds when only scores of responses are labelled.
 
-    python experiments/joint.py BENCH LABELER [--judge J] [--queries 10] [--epochs 3] [--json FILE]
+    python experiments/joint.py BENCH LABELER [--judge J] [--dtype f32] [--queries 10] [--epochs 3] [--json FILE]
 
 Half of the models' scores are learned from, the others' are for testing, on so many random queries (seed 0). Each line
 trains other parts of one program (`rocketjax.tune.Learner`: packed tokens -> judge -> margins -> temperature and bias
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("bench", type=Path)
     parser.add_argument("labeler")
     parser.add_argument("--judge")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), help="bf16, on a CPU f32")
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int, default=2048)
@@ -70,7 +71,8 @@ def main() -> None:
     b = sample(rocketjax.load_benchmark(a.bench), a.queries)
     models = [b.models[i] for i in np.random.default_rng(0).permutation(len(b.models))]
     train, test = sorted(models[: len(models) // 2]), sorted(models[len(models) // 2 :])
-    judge = Judge.load(a.judge, "bf16", print)
+    dtype = a.dtype or ("f32" if jax.default_backend() == "cpu" else "bf16")
+    judge = Judge.load(a.judge, dtype, print)
     found = {}
     for name in a.parts.split(","):
         found[name] = one(judge, b, a.labeler, train, test, PARTS[name], a.epochs, a.batch_tokens, name)
