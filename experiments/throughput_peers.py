@@ -260,7 +260,8 @@ class Binding:
             import llama_cpp
 
             self.lib, self.ffi = llama_cpp, None
-            self.lib.llama_log_set(llama_cpp.llama_log_callback(lambda level, text, data: None), None)
+            self.quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)  # kept, or it is collected
+            self.lib.llama_log_set(self.quiet, None)
         except ImportError:
             from llama_cpp_py_sync import _cffi_bindings as bindings
 
