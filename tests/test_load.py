@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from rocketjax.errors import RocketError
@@ -73,6 +74,27 @@ def test_logits_equal_another_librarys(name, kernel):
     with np.load(GOLDEN / f"{golden.get(name, name.removesuffix('.gguf'))}.npz") as arrays:
         model, _ = load_model(GOLDEN / name, "f32")
         assert worst(model, arrays, kernel) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kernel"),
+    [(name, "f32", kernel) for name in FAMILIES for kernel in ("blocked", "chunked")]
+    + [("tiny_gemma2", "int8", "chunked"), ("tiny_gemma3", "bf16", "blocked")],
+)
+def test_a_loop_over_the_layers_changes_nothing(name, dtype, kernel):
+    """Layers in one stack, of one kind or of both, give the golden logits; undone, the weights are the same bits."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        model, _ = load_model(GOLDEN / name, dtype)
+        before = jax.tree.map(np.asarray, nnx.state(model))
+        apart = errors(model, arrays, kernel)
+        model.stack_layers()
+        assert len(model.blocks) == 1 and model.stack is not None
+        together = errors(model, arrays, kernel)
+        np.testing.assert_allclose(together, apart, rtol=0, atol=TOLERANCE / 20 if dtype != "bf16" else 0.02)
+        if dtype == "f32":
+            assert np.abs(together).max() < TOLERANCE
+        model.unstack_layers()
+        jax.tree.map(np.testing.assert_array_equal, nnx.state(model), before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

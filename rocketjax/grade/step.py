@@ -19,9 +19,9 @@ from jax.typing import ArrayLike
 from rocketjax.judge import Config, Row, Transformer
 from rocketjax.prompt import PackedRow
 
-# On a CPU the loops over live blocks run on one thread. Up to this length the chunks of all keys take .85 to .95 of the
-# time, measured on two cores with SmolLM2-135M.
-CHUNKED = 2048
+# On a CPU the loops over live blocks run on one thread. Up to this length the chunks of all keys take .95 of the time or
+# less, measured on two cores with SmolLM2-135M (`experiments/row_cost.py`); beyond it their compilation takes a minute.
+CHUNKED = 2560
 ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
 
 
@@ -82,6 +82,7 @@ class Grader:
     ) -> None:
         self.mesh, self.config = mesh, model.config
         self.platform = mesh.devices.flat[0].platform
+        model.stack_layers()  # in place: a second copy of the weights might not fit
         self.model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
         self.batch_rows = batch_rows
         self.compiled: dict[int, jax.stages.Compiled] = {}

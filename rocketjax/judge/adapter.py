@@ -63,6 +63,7 @@ def projection(model: Transformer, path: str) -> Any:
 
 def init_adapter(model: Transformer, where: Iterable[str], rank: int, scale: float, key: jax.Array) -> Adapter:
     """A fresh adapter, f32: `down` uniform within 1 / sqrt(in) as in the LoRA authors' code, `up` zero."""
+    model.unstack_layers()
     pairs = {}
     for path, one in zip(where := list(where), jax.random.split(key, len(where)), strict=True):
         shape = projection(model, path).shape
@@ -106,6 +107,7 @@ def delta(pair: LowRank, scale: float) -> jax.Array:
 
 def merge(model: Transformer, adapter: Adapter) -> Transformer:
     """The judge with the adapter inside its weights; computed in f32 and rounded once to the weights' own dtype."""
+    model.unstack_layers()
     merged = nnx.clone(model)
     for path, pair in adapter.pairs.items():
         old = projection(model, path)[...]

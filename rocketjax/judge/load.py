@@ -117,6 +117,7 @@ def stored(path: str, tensor: Any, dtype: Dtype) -> jax.Array | Int8:
 
 def cast(model: Transformer, dtype: Dtype) -> Transformer:
     """The model with every parameter in the dtype that `load_model` would store it in."""
+    model.unstack_layers()
     graph, structure, paths = abstract(model.config)
     leaves = [stored(path, a, dtype) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
     return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
@@ -206,6 +207,7 @@ def save_orbax(model: Transformer, folder: Path, sha256: str) -> None:
     """Writes config and weights into an existing folder; `sha256` says where the weights came from."""
     from orbax.checkpoint import v1 as ocp
 
+    model.unstack_layers()
     leaves, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
     ocp.save(
         folder.absolute() / "weights",

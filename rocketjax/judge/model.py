@@ -7,7 +7,7 @@ weights' dtype decides the operands of every contraction, whose results are f32 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -151,6 +151,17 @@ class Path:
     leaves: attention.Schedule | None
 
 
+def either(is_local: Array, local: Path, full: Path) -> Path:
+    """The one path or the other, told by a traced bool[]: a full layer is a local one whose window begins at 0."""
+    everywhere = replace(full, local=True, tree=full.tree._replace(start_T=jnp.zeros_like(full.tree.start_T)))
+
+    def data(path: Path) -> Any:
+        return path.tree, path.table, path.every, path.leaves
+
+    tree, table, every, leaves = jax.tree.map(partial(jnp.where, is_local), data(local), data(everywhere))
+    return replace(local, tree=tree, table=table, every=every, leaves=leaves)
+
+
 class Block(nnx.Module):
     """Attention and a gated MLP, each behind a norm and added to the residual stream."""
 
@@ -251,9 +262,39 @@ class Transformer(nnx.Module):
         self.config = config
         self.embed_VD = weight(config.V, config.D)
         self.blocks = nnx.List([Block(config) for _ in range(config.layers)])
+        self.stack: Block | None = nnx.data(None)  # see `stack_layers`
         self.final_norm_D = weight(config.D)
         if not config.tied:
             self.head_DV = weight(config.D, config.V)
+
+    def stack_layers(self) -> None:
+        """Moves all layers but the last, in place, into one `Block` whose parameters have an axis of layers in front.
+
+        Then the layers are the steps of one loop, and a program compiles in a fraction of the time, with the same bits.
+        Weights are moved kind by kind, so memory holds the model and one kind more. No adapter and no tap from then on,
+        until `unstack_layers`.
+        """
+        if self.stack is not None or len(self.blocks) < 2:
+            return
+        *inner, last = self.blocks
+        graph = nnx.graphdef(last)
+        columns = [list(column) for column in zip(*(jax.tree.leaves(nnx.state(b)) for b in inner), strict=True)]
+        structure = jax.tree.structure(nnx.state(last))
+        del inner
+        self.blocks = nnx.List([last])
+        stacked = []
+        while columns:
+            stacked.append(jnp.stack(columns.pop(0)))
+        self.stack = nnx.merge(graph, jax.tree.unflatten(structure, stacked))
+
+    def unstack_layers(self) -> None:
+        """Undoes `stack_layers`, in place: every layer a `Block` of its own, which an adapter can reach."""
+        if self.stack is None:
+            return
+        graph, state = nnx.split(self.stack)
+        inner = [jax.tree.map(lambda x, n=n: x[n], state) for n in range(self.config.layers - 1)]
+        self.blocks = nnx.List([*(nnx.merge(graph, own) for own in inner), self.blocks[0]])
+        self.stack = None
 
     def __call__(self, row: Row, kernel: Kernel = "blocked") -> Array:
         """Next-token logits at the leaves of one row: f32[L, V]."""
@@ -289,7 +330,11 @@ class Transformer(nnx.Module):
         x_TD = self.embed(row.token_T) * c.embed_scale
         if soft_PD is not None:
             x_TD = x_TD.at[1 : 1 + len(soft_PD)].set(soft_PD)
-        for n, block in enumerate(self.blocks):
+        if self.stack is not None:
+            assert adapter is None and tap is None, "these need layers of their own"
+            x_TD = self.run_stack(x_TD, paths, remat)
+        first = c.layers - len(self.blocks)
+        for n, block in enumerate(self.blocks, first):
             leaf_L = row.leaf_L if n == c.layers - 1 else None
             own = adapter and adapter.of_block(n)
             own_tap = tap and partial(tap_block, tap, n)
@@ -299,6 +344,20 @@ class Transformer(nnx.Module):
 
             x_TD = (jax.checkpoint(run) if remat else run)(x_TD, own)
         return rms_norm(x_TD, self.final_norm_D[...], c)
+
+    def run_stack(self, x_TD: Array, paths: dict[bool, Path], remat: bool) -> Array:
+        """f32[T, D] through all layers but the last, one step of a loop each."""
+        c = self.config
+        graph, state = nnx.split(self.stack)
+        local_L = jnp.asarray([n in c.local_layers for n in range(c.layers - 1)])
+        mixed = len(paths) == 2
+
+        def layer(x_TD: Array, own: tuple[nnx.State, Array]) -> tuple[Array, None]:
+            weights, local = own
+            path = either(local, paths[True], paths[False]) if mixed else next(iter(paths.values()))
+            return nnx.merge(graph, weights)(x_TD, path, c, None), None
+
+        return jax.lax.scan(jax.checkpoint(layer) if remat else layer, x_TD, (state, local_L))[0]
 
     def embed(self, token_T: Array) -> Array:
         """Rows of the embedding: f32[T, D]."""

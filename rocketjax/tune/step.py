@@ -99,6 +99,7 @@ def share_of(leaf: Any, mesh: Mesh) -> NamedSharding:
 
 def trainable(model: Transformer, first_layer: int) -> dict[str, Array]:
     """f32 copies of the judge's parameters by path: of layers from `first_layer` on, and of everything if that is 0."""
+    model.unstack_layers()
     flat, _ = jax.tree_util.tree_flatten_with_path(nnx.state(model))
     named = {".".join(str(k.key) for k in keys[:-1]): leaf for keys, leaf in flat}
     return {
@@ -116,6 +117,7 @@ def init_soft(model: Transformer, tokens: Sequence[int]) -> Array:
 
 def with_weights(model: Transformer, weights: Mapping[str, Array]) -> Transformer:
     """The judge with these parameters in place of its own, cast to their dtypes."""
+    model.unstack_layers()
     graph, state = nnx.split(model)
     flat, structure = jax.tree_util.tree_flatten_with_path(state)
     leaves = []
@@ -141,6 +143,7 @@ class Learner:
         self.mesh, self.remat = mesh, remat
         self.platform = mesh.devices.flat[0].platform
         self.replicated = NamedSharding(mesh, PartitionSpec())
+        model.unstack_layers()
         self.model = jax.device_put(model, self.replicated)
         self.adapter_scale = adapter_scale
         # The head where none is trained: item numbers beyond its table are the mean's too, see `losses`.
