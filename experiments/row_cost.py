@@ -1,11 +1,10 @@
-"""What a token costs in rows of different lengths: the figures behind `pack.TOKEN_COST` and `step.CHUNKED`.
+"""What a token costs in rows of different lengths: the figures behind `pack.TOKEN_COST`.
 
-    python experiments/row_cost.py BENCH [--judge J] [--dtype f32] [--lengths 512,1024,2048] [--chunked 2560]
+    python experiments/row_cost.py BENCH [--judge J] [--dtype f32] [--lengths 512,1024,2048]
 
 Packs the benchmark's prompts into rows of one length at a time, takes the fullest, and times the grading program on
-them, alternating between the lengths so that a drift of the machine meets all of them. `--chunked` is the length up to
-which a CPU takes the attention by chunks instead of the loop over live blocks. FLOPs are the useful ones (`row_flops`),
-as a share of the matmul peak that `rocketjax doctor` measures.
+them, alternating between the lengths so that a drift of the machine meets all of them. FLOPs are the useful ones
+(`row_flops`), as a share of the matmul peak that `rocketjax doctor` measures.
 """
 
 import time
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from rocketjax.bench import load_benchmark
 from rocketjax.doctor import matmul_flops
-from rocketjax.grade import Grader, Judge, row_flops, step
+from rocketjax.grade import Grader, Judge, row_flops
 from rocketjax.prompt import PackedRow, Prompter, pack, template
 
 
@@ -30,13 +29,11 @@ def main(
     judge: Annotated[str | None, typer.Option(help="As for `rocketjax grade`.")] = None,
     dtype: str = "f32",
     lengths: str = "512,1024,1280,1536,2048,2560,3072",
-    chunked: int = step.CHUNKED,
     queries: Annotated[int, typer.Option(help="How many queries to choose rows from.")] = 12,
     rows: Annotated[int, typer.Option(help="Rows of each length.")] = 2,
     rounds: int = 3,
 ) -> None:
     """Time per token by row length."""
-    step.CHUNKED = chunked
     loaded = Judge.load(judge, dtype)  # type: ignore[arg-type]
     benchmark = load_benchmark(bench).select(None, queries)
     wanted = [int(n) for n in lengths.split(",")]

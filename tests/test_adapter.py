@@ -100,7 +100,7 @@ def test_an_adapter_beside_the_weights_equals_one_inside_them(where):
     expected = run(merge(judge.model, adapter), row, None, "plain")
     size = float(jnp.abs(expected).max())
     assert float(jnp.abs(expected - run(judge.model, row, None, "plain")).max()) > 0.1 * size
-    for kernel in ("plain", "chunked", "blocked"):
+    for kernel in ("plain", "chunked", "blocked", "gathered"):
         np.testing.assert_allclose(run(judge.model, row, adapter, kernel), expected, rtol=0, atol=1e-5 * size)
 
 

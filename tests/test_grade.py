@@ -79,10 +79,10 @@ def test_packed_equals_separate(local):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 3, 30]), st.sampled_from([16, 128, 256]))
 @settings(max_examples=12, deadline=None)
-def test_blocked_equals_plain_on_random_trees(seed, window, leaves):
-    """The block-skipping attention against the reference, for queries at every token and at leaves only."""
+def test_live_blocks_equal_plain_on_random_trees(seed, window, leaves):
+    """Both block-skipping attentions against the reference, for queries at every token and at leaves only."""
     rng = np.random.default_rng(seed)
-    T, N, K, H = 384, 4, 2, 8
+    T, N, K, H = 768, 4, 2, 8
     end = np.arange(1, T + 1)
     depth = np.zeros(T, int)
     # A random forest in depth-first order: each token hangs on some token of the path before it.
@@ -101,10 +101,10 @@ def test_blocked_equals_plain_on_random_trees(seed, window, leaves):
     every, some = jnp.arange(T), jnp.sort(jnp.asarray(rng.integers(0, T, leaves)))
     for index in (every, some):
         expected = attention.plain(q[index], k, v, index, tree, bool(window))
-        got = attention.blocked(
-            q[index], k, v, index, tree, bool(window), attention.schedule(index, tree, bool(window))
-        )
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+        plan = attention.schedule(index, tree, bool(window))
+        for attend in (attention.blocked, attention.gathered):
+            got = attend(q[index], k, v, index, tree, bool(window), plan)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_grades_do_not_depend_on_batch_order_devices_or_resume(tmp_path):

@@ -65,7 +65,7 @@ OTHER_FILES = [
 
 @pytest.mark.parametrize(
     ("name", "kernel"),
-    [(name, kernel) for name in FAMILIES for kernel in ("blocked", "chunked", "plain")]
+    [(name, kernel) for name in FAMILIES for kernel in ("blocked", "gathered", "chunked", "plain")]
     + [(name, "blocked") for name in OTHER_FILES],
 )
 def test_logits_equal_another_librarys(name, kernel):
@@ -78,8 +78,8 @@ def test_logits_equal_another_librarys(name, kernel):
 
 @pytest.mark.parametrize(
     ("name", "dtype", "kernel"),
-    [(name, "f32", kernel) for name in FAMILIES for kernel in ("blocked", "chunked")]
-    + [("tiny_gemma2", "int8", "chunked"), ("tiny_gemma3", "bf16", "blocked")],
+    [(name, "f32", kernel) for name in FAMILIES for kernel in ("blocked", "gathered")]
+    + [("tiny_gemma2", "int8", "gathered"), ("tiny_gemma3", "bf16", "blocked")],
 )
 def test_a_loop_over_the_layers_changes_nothing(name, dtype, kernel):
     """Layers in one stack, of one kind or of both, give the golden logits; undone, the weights are the same bits."""

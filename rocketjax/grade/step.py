@@ -16,12 +16,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from rocketjax.judge import Config, Row, Transformer
+from rocketjax.judge import Config, Kernel, Row, Transformer
 from rocketjax.prompt import PackedRow
 
-# On a CPU the loops over live blocks run on one thread. Up to this length the chunks of all keys take .95 of the time or
-# less, measured on two cores with SmolLM2-135M (`experiments/row_cost.py`); beyond it their compilation takes a minute.
-CHUNKED = 2560
 ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
 
 
@@ -90,14 +87,13 @@ class Grader:
         yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
 
         def device_step(model: Transformer, rows: Row) -> Answers:
-            short = self.platform == "cpu" and rows.token_T.shape[1] <= CHUNKED
+            kernel: Kernel = "gathered" if self.platform == "cpu" else "blocked"
 
             def one(row: Row) -> Answers:
-                return answers(model(row, "chunked" if short else "blocked"), yes, no)
+                return answers(model(row, kernel), yes, no)
 
             if len(rows.token_T) > 1:
                 return jax.vmap(one)(rows)
-            # Neither `vmap` nor `lax.map` for a single row: XLA's CPU backend runs a loop's body on one thread.
             return jax.tree.map(lambda x: x[None], one(Row(*(x[0] for x in rows))))
 
         data = PartitionSpec("data")

@@ -7,7 +7,8 @@ back along the path than its window; positions grow with the index along a path,
 
 `plain` builds the whole mask: the reference that every faster version is tested against. `blocked` visits
 only blocks of keys that some query of the block can see, with an online softmax (Milakov & Gimelshein 2018,
-arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). `gathered` takes the same blocks at once, for a CPU; `chunked`
+takes all keys and has a reverse mode.
 
 Axes: T tokens of a row, S queries (tokens of the row at `index_S`), N query heads, K key heads, G = N / K,
 H head width.
@@ -245,3 +246,58 @@ def blocked(
 
     out = jax.lax.map(query_block, (q_BKMH, index_S.reshape(-1, Q), plan.key_QB, plan.count_Q))
     return out.reshape(S // Q, K, Q, G, H).transpose(0, 2, 1, 3, 4).reshape(S, N, H)
+
+
+def rungs(blocks: int) -> list[int]:
+    """Numbers of key blocks that `gathered` has a program for: each at most a third above the one before, or by one."""
+    sizes = [1]
+    while sizes[-1] < blocks:
+        sizes.append(min(blocks, max(sizes[-1] + 1, sizes[-1] * 4 // 3)))
+    return sizes
+
+
+def gathered(
+    q_SNH: Array,
+    k_TKH: Array,
+    v_TKH: Array,
+    index_S: Array,
+    tree: Tree,
+    local: bool,
+    plan: Schedule,
+    cap: float = 0.0,
+) -> Array:
+    """The same as `blocked`: each block of queries against its live keys at once, copied side by side.
+
+    The products are large, which a CPU needs to be fast, and nothing is rescaled from block to block. How many blocks
+    are live is known only at run time, so one of a few programs is switched to. Under `vmap` all of them would run.
+    """
+    S, N, H = q_SNH.shape
+    T, K, _ = k_TKH.shape
+    G, Q, dtype = N // K, min(BLOCK, S), k_TKH.dtype
+    q_BKMH = q_SNH.reshape(S // Q, Q, K, G, H).transpose(0, 2, 3, 1, 4).reshape(S // Q, K, G * Q, H).astype(dtype)
+    k_KBQH = k_TKH.transpose(1, 0, 2).reshape(K, T // BLOCK, BLOCK, H)
+    # A column of ones sums the weights in the product that uses them, so that they are read once.
+    ones = jnp.ones((K, T, 1), dtype)
+    v_KBQJ = jnp.concatenate([v_TKH.transpose(1, 0, 2), ones], axis=-1).reshape(K, T // BLOCK, BLOCK, H + 1)
+    sizes = rungs(T // BLOCK)
+
+    def query_block(block: tuple[Array, Array, Array, Array]) -> Array:
+        q_KMH, index_Q, key_B, rung = block
+
+        def against(size: int) -> Array:
+            chosen = key_B[:size]
+            k_KUH = k_KBQH[:, chosen].reshape(K, size * BLOCK, H)
+            v_KUJ = v_KBQJ[:, chosen].reshape(K, size * BLOCK, H + 1)
+            key_U = (chosen[:, None] * BLOCK + jnp.arange(BLOCK)).reshape(-1)
+            seen_QU = visible(index_Q, key_U, tree, local)
+            logits = softcap(products(q_KMH, k_KUH, "kmh,kuh->kmu"), cap).reshape(K, G, Q, -1)
+            logits = jnp.where(seen_QU, logits, MASKED)
+            p = jnp.exp(logits - logits.max(axis=-1, keepdims=True)).astype(dtype)
+            sums = products(p.reshape(K, G * Q, -1), v_KUJ, "kmu,kuj->kmj")
+            return sums[..., :H] / sums[..., H:]
+
+        return jax.lax.switch(rung, [partial(against, size) for size in sizes])
+
+    rung_B = jnp.searchsorted(jnp.asarray(sizes), plan.count_Q)
+    out = jax.lax.map(query_block, (q_BKMH, index_S.reshape(-1, Q), plan.key_QB, rung_B))
+    return out.reshape(S // Q, K, G, Q, H).transpose(0, 3, 1, 2, 4).reshape(S, N, H)

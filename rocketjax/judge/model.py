@@ -21,7 +21,7 @@ from rocketjax.judge import attention
 from rocketjax.judge.attention import Tree, products
 from rocketjax.judge.config import Config
 
-Kernel = Literal["blocked", "chunked", "plain"]
+Kernel = Literal["blocked", "gathered", "chunked", "plain"]
 
 
 # How many of its axes, from the front, each projection of a block contracts with its input.
@@ -147,7 +147,7 @@ class Path:
     kernel: "Kernel"
     tree: Tree
     table: tuple[Array, Array]
-    every: attention.Schedule | None  # blocks to visit from every token; None: the plain attention
+    every: attention.Schedule | None  # blocks to visit from every token; None: all
     leaves: attention.Schedule | None
 
 
@@ -240,7 +240,8 @@ class Block(nnx.Module):
         elif plan is None:
             out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, c.attn_softcap)
         else:
-            out_SNH = attention.blocked(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, c.attn_softcap)
+            live = attention.gathered if path.kernel == "gathered" else attention.blocked
+            out_SNH = live(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, c.attn_softcap)
         out = project(out_SNH, "o_NHD")
         x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
 
@@ -311,8 +312,8 @@ class Transformer(nnx.Module):
     ) -> Array:
         """Final hidden state at the leaves of one row, normed: f32[L, D].
 
-        `blocked` has no reverse mode; `chunked` and `plain` have. `remat` computes every block again in the
-        backward pass instead of keeping its activations. `tap` is called with each projection's path and input.
+        `blocked` and `gathered` have no reverse mode; `chunked` and `plain` have. `remat` computes every block again in
+        the backward pass instead of keeping its activations. `tap` is called with each projection's path and input.
         `soft_PD` are trained vectors that stand in place of the embeddings of tokens 1 to P (Lester et al. 2021, arXiv
         2104.08691); the first token stays, models lean on it. All prompts of the row must hold them there.
         """
@@ -322,7 +323,7 @@ class Transformer(nnx.Module):
 
         def path(local: bool) -> Path:
             plans: tuple[attention.Schedule | None, ...] = (None, None)
-            if kernel == "blocked":
+            if kernel in ("blocked", "gathered"):
                 plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
             return Path(local, kernel, tree, rotary(row.position_T, c, local), *plans)
 
@@ -348,6 +349,7 @@ class Transformer(nnx.Module):
     def run_stack(self, x_TD: Array, paths: dict[bool, Path], remat: bool) -> Array:
         """f32[T, D] through all layers but the last, one step of a loop each."""
         c = self.config
+        assert self.stack is not None
         graph, state = nnx.split(self.stack)
         local_L = jnp.asarray([n in c.local_layers for n in range(c.layers - 1)])
         mixed = len(paths) == 2

@@ -14,11 +14,11 @@ import numpy as np
 
 from rocketjax.prompt.tree import Int, PackedTree, common, order, pack_tree, tree_size, window_start
 
-LENGTHS = (256, 384, 512, 768, 1024, 1280, 1536, 2048, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
-# Time per token in rows of some lengths, in units of a short row's, for attention (`experiments/row_cost.py`, SmolLM2-135M
-# in f32 on two CPU cores). Longer rows repeat the trunk less often. 8192 stands above its measure, 1.4 to 1.5: such rows
-# save little, and their program takes the longest to compile.
-TOKEN_COST = {512: 1.0, 1024: 1.14, 1280: 1.19, 1536: 1.26, 2048: 1.36, 2560: 1.45, 3072: 1.5, 8192: 2.0}
+LENGTHS = (256, 384, 512, 768, 1024, 1280, 1536, 2048, 2304, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
+# Time per token in rows of some lengths, in units of a short row's, for attention (`experiments/row_cost.py`,
+# SmolLM2-135M in f32 on two CPU cores; 8192 is a guess above the line through the others). Longer rows repeat the trunk
+# less often.
+TOKEN_COST = {1024: 1.0, 2048: 1.06, 3072: 1.15, 4096: 1.26, 8192: 1.8}
 LEAF_BLOCK = 128  # leaves beyond this come in whole blocks of queries
 
 
