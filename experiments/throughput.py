@@ -2,7 +2,7 @@
 
     python -m venv PEERS/torch && PEERS/torch/bin/pip install torch==2.13.0 transformers==5.23.0 gguf==0.19.0 \\
         safetensors==0.8.0 accelerate==1.15.0 sentencepiece==0.2.3 jinja2==3.1.6
-    python -m venv PEERS/llama && PEERS/llama/bin/pip install llama-cpp-py-sync==0.11739 numpy==2.4.6
+    python -m venv PEERS/llama && PEERS/llama/bin/pip install llama-cpp-python==0.3.36 numpy==2.4.6
 
     python experiments/throughput.py same-prompts DATA CACHE --torch-python PEERS/torch/bin/python \\
         --llama-python PEERS/llama/bin/python --vllm-python PEERS/vllm/bin/python --json FILE [--model NAME ...]
@@ -10,7 +10,8 @@
     python experiments/throughput.py growth       DATA CACHE ... --json FILE --plot FILE.png
 
 DATA is the folder of benchmarks with mtbench/ in it. CACHE receives the models in every form that an engine reads
-(VLLM). `llama-cpp-python` instead of llama-cpp-py-sync is used where it is installed.
+(VLLM). llama-cpp-python is built for this machine; llama-cpp-py-sync==0.11739, a wheel, serves too where glibc is 2.38
+or later.
 
 Every engine runs in a process of its own, under the Python that has it, on the same cores; an engine whose Python is
 not given or that fails is a row with the reason. Rounds are interleaved: each engine once per round, a fresh process

@@ -115,7 +115,10 @@ class RocketJAX(Engine):
 
 
 class Transformers(Engine):
-    """torch on CPU: every prompt whole, or the prefix's keys and values kept and used for all items."""
+    """torch: every prompt whole, or the prefix's keys and values kept and used for all items.
+
+    On a CPU unless the job names a device.
+    """
 
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__(job)
@@ -131,6 +134,8 @@ class Transformers(Engine):
         self.model = AutoModelForCausalLM.from_pretrained(
             job["model"], dtype=dtype, attn_implementation="eager" if self.capped else "sdpa", local_files_only=True
         ).eval()
+        self.device = torch.device(job.get("device", "cpu"))
+        self.model.to(self.device)
         self.body, self.config = self.model.model, self.model.config
         self.whole = job["scheme"] == "whole"
 
@@ -151,12 +156,13 @@ class Transformers(Engine):
         cap = getattr(self.config, "final_logit_softcapping", None)
         if cap:
             logits = cap * self.torch.tanh(logits / cap)
-        return log_odds(logits.numpy(), self.yes, self.no)
+        return log_odds(logits.cpu().numpy(), self.yes, self.no)
 
     def pad(self, prompts: list[Ids]) -> Any:
         longest = max(map(len, prompts))
         self.padded += longest * len(prompts)
-        return self.torch.tensor([ids + [0] * (longest - len(ids)) for ids in prompts])
+        padded = [ids + [0] * (longest - len(ids)) for ids in prompts]
+        return self.torch.tensor(padded, device=self.device)
 
     def run(self, queries: list[Query], options: Options) -> list[float]:
         return self.run_whole(queries, options) if self.whole else self.run_prefix(queries, options)
@@ -231,18 +237,19 @@ class Transformers(Engine):
         near = position[:, None] - key_position[None] < (getattr(self.config, "sliding_window", None) or 1 << 30)
 
         def mask(allowed: Any) -> Any:
-            boolean = torch.from_numpy(allowed)[None, None]
+            boolean = torch.from_numpy(allowed)[None, None].to(self.device)
             if not self.capped:
                 return boolean
             dtype = self.model.dtype
-            return torch.zeros(boolean.shape, dtype=dtype).masked_fill(~boolean, torch.finfo(dtype).min)
+            zeros = torch.zeros(boolean.shape, dtype=dtype, device=self.device)
+            return zeros.masked_fill(~boolean, torch.finfo(dtype).min)
 
         masks: Any = mask(seen)
         if "sliding_attention" in (getattr(self.config, "layer_types", None) or ()):
             masks = {"full_attention": masks, "sliding_attention": mask(seen & near)}
         hidden = self.body(
             input_ids=self.pad([[token for ids in rest for token in ids]]),
-            position_ids=torch.from_numpy(position)[None],
+            position_ids=torch.from_numpy(position)[None].to(self.device),
             attention_mask=masks,
             past_key_values=cache,
             use_cache=True,
