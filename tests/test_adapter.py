@@ -106,9 +106,11 @@ def test_an_adapter_beside_the_weights_equals_one_inside_them(where):
 
 def test_a_fresh_adapter_changes_nothing():
     judge = tiny_judge()
+    judge.model.stack_layers()  # as grading leaves it
     fresh = init_adapter(judge.model, adapter_paths(judge.model.config), RANK, SCALE, jax.random.key(1))
+    judge.model.stack_layers()
     merged = merge(judge.model, fresh)
-    for a, b in zip(jax.tree.leaves(judge.model), jax.tree.leaves(merged), strict=True):
+    for a, b in zip(jax.tree.leaves(tiny_judge().model), jax.tree.leaves(merged), strict=True):
         np.testing.assert_array_equal(a, b)
     down = np.asarray(fresh.pairs["blocks.0.down_FD"].down)
     assert np.abs(down).max() <= 48**-0.5 and down.std() == pytest.approx(48**-0.5 / 3**0.5, rel=0.15)
