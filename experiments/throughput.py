@@ -793,10 +793,11 @@ def graded(lab: Lab, way: Way, judge: str, bench: Benchmark, limit: int) -> dict
     ]
     return {
         "wall": wall, "seconds": session["seconds"], "odds": [odds[k] for k in order], "tokens": session["tokens"],
-        "session": {k: session[k] for k in ("prepare", "compile", "compute", "write", "padded_tokens", "naive_tokens")},
+        "session": {k: session[k] for k in TOLD},
     }  # fmt: skip
 
 
+TOLD = ("tokenise", "pack", "compile", "compute", "write", "padded_tokens", "naive_tokens")
 PANELS = {
     "items per response": (1, 2, 4, 8, 16, 32),
     "tokens per response": (64, 128, 256, 512, 1024, 2048),
