@@ -271,7 +271,7 @@ class Transformer(nnx.Module):
     def stack_layers(self) -> None:
         """Moves all layers but the last, in place, into one `Block` whose parameters have an axis of layers in front.
 
-        Then the layers are the steps of one loop, and a program compiles in a fraction of the time, with the same bits.
+        Then the layers are the steps of one loop, and a program compiles in a fraction of the time; the numbers stay.
         Weights are moved kind by kind, so memory holds the model and one kind more. No adapter and no tap from then on,
         until `unstack_layers`.
         """

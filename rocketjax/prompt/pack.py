@@ -16,9 +16,9 @@ from rocketjax.prompt.tree import Int, PackedTree, common, order, pack_tree, tre
 
 LENGTHS = (256, 384, 512, 768, 1024, 1280, 1536, 2048, 2304, 2560, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
 # Time per token in rows of some lengths, in units of a short row's, for attention (`experiments/row_cost.py`,
-# SmolLM2-135M in f32 on two CPU cores; 8192 is a guess above the line through the others). Longer rows repeat the trunk
-# less often.
-TOKEN_COST = {1024: 1.0, 2048: 1.06, 3072: 1.15, 4096: 1.26, 8192: 1.8}
+# SmolLM2-135M in f32 on two CPU cores; from 8192 on a guess above the line through the others). Longer rows repeat the
+# trunk less often.
+TOKEN_COST = {1024: 1.0, 2048: 1.06, 3072: 1.15, 4096: 1.26, 8192: 1.8, 32768: 5.0}
 LEAF_BLOCK = 128  # leaves beyond this come in whole blocks of queries
 
 
