@@ -23,6 +23,7 @@ import rocketjax
 from rocketjax.grade import Judge
 from rocketjax.judge import adapter_paths, init_adapter
 from rocketjax.prompt import Prompter, row_lengths, template
+from rocketjax.rank.metrics import bootstrap
 from rocketjax.reweight.agree import pairwise
 from rocketjax.tune import (
     Learner,
@@ -42,7 +43,6 @@ from rocketjax.tune import (
     steps,
 )
 from rocketjax.tune.loss import response_scores
-from rocketjax.tune.metrics import bootstrap
 
 PARTS = {
     "nothing": (),

@@ -26,7 +26,7 @@ import rocketjax
 from rocketjax.bench import Benchmark, Checklist, Response
 from rocketjax.bench.importers import GENERIC_ITEM
 from rocketjax.grade import Judge
-from rocketjax.tune.metrics import accuracy, auc, bootstrap, brier, ece
+from rocketjax.rank.metrics import accuracy, auc, bootstrap, brier, ece
 
 FOREIGN = 4  # items of another query that are asked too
 PROBES = {

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from rocketjax.bench import Benchmark, load_benchmark
     from rocketjax.errors import RocketError
     from rocketjax.grade import Judge, Run
-    from rocketjax.rank import rank_models
-    from rocketjax.report import export
+    from rocketjax.judge import fast_dtype
+    from rocketjax.rank import agree, compare_runs, rank_models
+    from rocketjax.report import export, frame, plot_calibration, plot_ranking, plot_risk_coverage
     from rocketjax.reweight import fit_head, labels_of, score
 
 HOMES = {
@@ -28,12 +29,19 @@ HOMES = {
     "fit_head": "reweight",
     "labels_of": "reweight",
     "score": "reweight",
+    "fast_dtype": "judge",
+    "agree": "rank",
+    "compare_runs": "rank",
     "rank_models": "rank",
     "export": "report",
+    "frame": "report",
+    "plot_calibration": "report",
+    "plot_ranking": "report",
+    "plot_risk_coverage": "report",
 }
 __all__ = [
-    "Benchmark", "Judge", "RocketError", "Run", "export", "fit_head", "labels_of", "load_benchmark", "rank_models",
-    "score",
+    "Benchmark", "Judge", "RocketError", "Run", "agree", "compare_runs", "export", "fast_dtype", "fit_head", "frame",
+    "labels_of", "load_benchmark", "plot_calibration", "plot_ranking", "plot_risk_coverage", "rank_models", "score",
 ]  # fmt: skip
 
 

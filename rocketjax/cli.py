@@ -4,6 +4,7 @@ Exit codes: 0 complete, 1 error, 2 usage, 3 finished with items that have no gra
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -55,6 +56,21 @@ GradeDtypeOpt = Annotated[
     typer.Option(help="f32 is exact; bf16 rounds weights and operands, and is faster on GPU, TPU and CPUs with bf16 "
                  "units (see rocketjax doctor); int8 rounds weights further, for judges too big otherwise."),
 ]  # fmt: skip
+LimitOpt = Annotated[int | None, typer.Option(min=1, help="Only the first N queries.")]
+ModelsOpt = Annotated[str | None, typer.Option(metavar="A,B", help="Only these models, with commas.")]
+TemplateOpt = Annotated[
+    Literal["native", "rocketeval"],
+    typer.Option(help="native costs the fewest tokens; rocketeval is the published prompt."),
+]
+OverflowOpt = Annotated[
+    Literal["error", "truncate-middle", "skip"], typer.Option(help="What to do with a prompt over --max-tokens.")
+]
+MaxTokensOpt = Annotated[
+    int | None, typer.Option(min=1, help="Longest prompt. Default: the judge's context, at most 8192.")
+]
+ReferenceOpt = Annotated[
+    str | None, typer.Option(metavar="AUTHOR", help="Show the judge this author's reference answers.")
+]
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there and begin anew.")]
 
@@ -85,23 +101,13 @@ def grade(
     bench: Annotated[Path, typer.Argument(metavar="BENCH", help="Folder in the RocketEval / WildBench layout.")],
     output: Annotated[Path, typer.Option("--output", "--output-path", "-o", metavar="RUN", help="The run folder.")],
     judge: JudgeOpt = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N queries.")] = None,
-    models: Annotated[str | None, typer.Option(metavar="A,B", help="Only these models, with commas.")] = None,
-    template: Annotated[
-        Literal["native", "rocketeval"],
-        typer.Option(help="native costs the fewest tokens; rocketeval is the published prompt."),
-    ] = "native",
+    limit: LimitOpt = None,
+    models: ModelsOpt = None,
+    template: TemplateOpt = "native",
     dtype: GradeDtypeOpt = "f32",
-    overflow: Annotated[
-        Literal["error", "truncate-middle", "skip"],
-        typer.Option(help="What to do with a prompt over --max-tokens."),
-    ] = "error",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest prompt. Default: the judge's context, at most 8192.")
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option(metavar="AUTHOR", help="Show the judge this author's reference answers.")
-    ] = None,
+    overflow: OverflowOpt = "error",
+    max_tokens: MaxTokensOpt = None,
+    reference: ReferenceOpt = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -111,7 +117,10 @@ def grade(
     resume: ResumeOpt = False,
     overwrite: OverwriteOpt = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time went, and measure this machine's matmul peak.")
+        bool, typer.Option("--profile", help="Say where the time went, and what was estimated beside what was true.")
+    ] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate", help="Only say what it would cost on this machine; nothing is written.")
     ] = False,
     as_json: JsonOpt = False,
 ) -> None:
@@ -129,6 +138,12 @@ def grade(
     if chosen is not None and not chosen:
         usage("--models names no model")
     benchmark = load_benchmark(bench).select(chosen, limit)
+    prompting: dict[str, Any] = {
+        "template": template, "overflow": overflow, "max_tokens": max_tokens, "reference": reference,
+    }  # fmt: skip
+    if estimate_only:
+        show_estimate(benchmark, judge, dtype, prompting, as_json)
+        return
     code = run_grading(
         benchmark,
         output,
@@ -136,10 +151,7 @@ def grade(
         dtype,
         as_json,
         profile,
-        template=template,
-        overflow=overflow,
-        max_tokens=max_tokens,
-        reference=reference,
+        **prompting,
         batch_rows=None if batch_size == "auto" else int(batch_size),
         mode="resume" if resume else "overwrite" if overwrite else "new",
     )
@@ -188,12 +200,16 @@ def run_grading(
     }
     if profile:
         summary["profile"] = profile_of(last, loading, dtype)
+        summary["estimate"] = estimate_beside(loaded, benchmark, last, loading, summary["profile"], **options)
     if as_json:
         print_json(summary)
     else:
         report(summary, last, loading)
         if profile:
             show_profile(summary["profile"], last)
+            for name, (told, true) in summary["estimate"].items():
+                ratio = f"{told / true:.2f} times" if true else ""
+                say(f"    {name:<25}{figure(told):>16} estimated {figure(true):>16} true {ratio}".rstrip())
     return MISSING if missing else DONE
 
 
@@ -234,7 +250,7 @@ def report(summary: dict[str, Any], work: Any, loading: float) -> None:
         )
         other = work.seconds - work.wait - work.compile - work.transfer - work.compute - work.write
         say(
-            f"  time: load {loading:.1f} s, wait for text {work.wait:.1f}, compile {work.compile:.1f} "
+            f"  time: load {loading:.1f} s, wait for text {work.wait:.1f}, for programs {work.compile:.1f} "
             f"({len(work.compiled)} programs), compute {work.compute:.1f}, transfer {work.transfer:.1f}, "
             f"write {work.write:.1f}, other {other:.1f}"
         )
@@ -278,7 +294,7 @@ def show_profile(profile: dict[str, Any], work: Any) -> None:
     say("  where the time went, seconds:")
     notes = {
         "wait": "for rows: the text thread was behind",
-        "compile": f"{len(work.compiled)} programs; kept for the next run",
+        "compile": f"waiting for {len(work.compiled)} programs, made beside the first rows; kept for the next run",
         "transfer": "rows to the device, answers back",
         "compute": "calling programs, and waiting for them",
     }
@@ -294,6 +310,142 @@ def show_profile(profile: dict[str, Any], work: Any) -> None:
             f"{profile['flops_per_second'] / 1e9:,.1f} GFLOP/s, {profile['share_of_peak']:.0%} of the measured matmul "
             f"peak ({profile['matmul_peak'] / 1e9:,.1f})"
         )
+
+
+ESTIMATED = 200  # queries that --profile packs once more for its estimate
+
+
+def estimate_beside(
+    judge: Any, benchmark: Any, work: Any, loading: float, profile: dict[str, Any], **options: Any
+) -> dict[str, tuple[float, float]]:
+    """Estimated and measured figures of a session, from the matmul peak of its profile; empty if it graded nothing."""
+    from rocketjax.grade import estimate as cost
+    from rocketjax.grade import make_prompter
+
+    if not work.items:
+        return {}
+    prompting = [options.get(name, default) for name, default in PROMPTING.items()]
+    config = judge.model.config
+    workload = cost.survey(benchmark, make_prompter(judge.tokenizer, config, *prompting), config, ESTIMATED)
+    device, devices = cost.this_device(profile["matmul_peak"], profile["matmul_peak"])
+    device = dataclasses.replace(device, f32=device.f32 / devices, bf16=device.bf16 / devices)
+    # A session that continued another's run graded a part of the items.
+    told = cost.estimate_run(workload.times(work.items / workload.items), config, judge.dtype, device, devices)
+    return cost.truth_beside(told, vars(work), loading)
+
+
+PROMPTING: dict[str, Any] = {"template": "native", "overflow": "error", "max_tokens": None, "reference": None}
+
+
+def figure(value: float) -> str:
+    """A count in full, anything small with a digit behind the point."""
+    return f"{value:,.1f}" if value < 1e4 else f"{value:,.0f}" if value < 1e13 else f"{value:.4g}"
+
+
+def show_estimate(
+    benchmark: Any,
+    judge: str | None,
+    dtype: Literal["f32", "bf16", "int8"],
+    prompting: dict[str, Any],
+    as_json: bool,
+    *,
+    device: str = "here",
+    chips: int = 1,
+    price: float | None = None,
+    sample: int | None = None,
+    lengths: dict[str, Any] | None = None,
+) -> None:
+    """Prints what grading a benchmark, or one of these `lengths`, would cost, without loading the judge's weights."""
+    from rocketjax.grade import estimate as cost
+    from rocketjax.grade import make_prompter, use_compile_cache
+    from rocketjax.judge import locate, read_config
+    from rocketjax.prompt import load_tokenizer
+
+    found = None if device == "here" else cost.named_device(device)
+    path = locate(judge, say, weights=False).path
+    config = read_config(path)
+    prompter = make_prompter(load_tokenizer(path), config, *prompting.values())
+    with screen.status("packing prompts"):
+        if lengths is not None:
+            workload = cost.typical(prompter, config, **lengths)
+        else:
+            workload = cost.survey(benchmark, prompter, config, sample)
+    if found is None:
+        import jax.numpy as jnp
+
+        from rocketjax.doctor import matmul_flops
+
+        use_compile_cache()
+        found, chips = cost.this_device(matmul_flops(jnp.float32), matmul_flops(jnp.bfloat16))
+    told = cost.estimate_run(workload, config, dtype, found, chips, price)
+    if as_json:
+        print_json(vars(told))
+        return
+    for name, line in cost.describe(told).items():
+        print(f"{name + ':':<22}{line}")
+
+
+@app.command()
+def estimate(
+    bench: Annotated[
+        Path | None, typer.Argument(metavar="BENCH", help="A benchmark's folder. Left out: give --items.")
+    ] = None,
+    judge: JudgeOpt = None,
+    limit: LimitOpt = None,
+    models: ModelsOpt = None,
+    template: TemplateOpt = "native",
+    dtype: GradeDtypeOpt = "f32",
+    overflow: OverflowOpt = "error",
+    max_tokens: MaxTokensOpt = None,
+    reference: ReferenceOpt = None,
+    sample: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Pack only N queries and scale up, for a huge benchmark.")
+    ] = None,
+    items: Annotated[
+        float | None, typer.Option(min=1, metavar="N", help="Without BENCH: items in all, for example 1e9.")
+    ] = None,
+    items_per_response: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 10,
+    responses_per_query: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 20,
+    query_tokens: Annotated[int, typer.Option(min=0, metavar="N", help="Without BENCH.")] = 100,
+    response_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 300,
+    item_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 25,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="here (measured now), h100, a100, l4, t4, tpu-v5e, tpu-v5p or tpu-v6e.")
+    ] = "here",
+    chips: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many of a named device.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="X", help="Dollars per device and hour. Default: a public price.")
+    ] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Says what grading would cost, before it: tokens, FLOPs, memory, seconds, dollars, and what will be the limit.
+
+    Example: rocketjax estimate bench/ --device tpu-v5e --chips 4 --dtype bf16
+    """
+    if (bench is None) == (items is None):
+        usage("give a benchmark's folder, or --items for one that is known by its lengths alone")
+    if items is not None and (limit or models or sample or reference):
+        usage("--limit, --models, --sample and --reference are about a benchmark; with --items there is none")
+    if device == "here" and chips is not None:
+        usage("--chips goes with --device NAME; here it is what this machine has")
+    from rocketjax.bench import load_benchmark
+
+    benchmark = lengths = None
+    if bench is not None:
+        chosen = [name for name in models.split(",") if name] if models is not None else None
+        if chosen is not None and not chosen:
+            usage("--models names no model")
+        benchmark = load_benchmark(bench).select(chosen, limit)
+    else:
+        lengths = {
+            "items": items, "items_per_response": items_per_response, "responses_per_query": responses_per_query,
+            "query_tokens": query_tokens, "response_tokens": response_tokens, "item_tokens": item_tokens,
+        }  # fmt: skip
+    prompting = {"template": template, "overflow": overflow, "max_tokens": max_tokens, "reference": reference}
+    show_estimate(
+        benchmark, judge, dtype, prompting, as_json, device=device, chips=chips or 1, price=price, sample=sample,
+        lengths=lengths,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -762,33 +914,419 @@ def ask(
     say(f"these {len(found)} labels take {sum(g for _, _, g in found):.1%} of the ranking's variance away")
 
 
-@app.command()
-def rank(run: RunArg, as_json: JsonOpt = False) -> None:
-    """Ranks the models of a scored run by their mean score.
+SamplesOpt = Annotated[int, typer.Option(min=0, help="Bootstrap samples of the queries; 0: no intervals.")]
+LevelOpt = Annotated[float, typer.Option(help="Of the intervals.")]
+SeedOpt = Annotated[int, typer.Option(min=0, help="Of the bootstrap.")]
 
-    Example: rocketjax rank runs/first
+
+@app.command()
+def rank(
+    run: RunArg,
+    method: Annotated[
+        Literal["mean", "bradley-terry"], typer.Option(help="Mean score, or rating by wins and losses on each query.")
+    ] = "mean",
+    ties: Annotated[
+        Literal["davidson", "half"], typer.Option(help="For bradley-terry: Davidson's model, or half a win each.")
+    ] = "davidson",
+    margin: Annotated[
+        float, typer.Option(min=0, help="For bradley-terry: scores that differ by no more are a tie.")
+    ] = 0.0,
+    length_control: Annotated[
+        bool, typer.Option("--length-control", help="Rank as if all responses were equally long.")
+    ] = False,
+    samples: SamplesOpt = 1000,
+    level: LevelOpt = 0.95,
+    seed: SeedOpt = 0,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Ranks the models of a scored run, with intervals, ranges of ranks and groups that do not differ significantly.
+
+    Example: rocketjax rank runs/first --method bradley-terry --margin 0.1
     """
+    if bench is not None and not length_control:
+        usage("--bench is for --length-control, which needs the responses")
     from rocketjax.grade import Run
     from rocketjax.rank import rank_models
 
-    ranking = rank_models(Run.open(run))
-    print_json(ranking) if as_json else print(ranking)
+    opened = Run.open(run)
+    ranking = rank_models(
+        opened, method=method, ties=ties, margin=margin, samples=samples, level=level, seed=seed,
+        lengths=benchmark_of(opened, bench) if length_control else None,
+    )  # fmt: skip
+    print_json(ranking.as_dict()) if as_json else print(ranking)
+
+
+@app.command()
+def agree(
+    run: RunArg,
+    labels: Annotated[str | None, typer.Option("--labels", metavar="LABELER", help="Whose labels.")] = None,
+    ratings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Or ratings of the models, as Elo: JSON or CSV with model and rating."),
+    ] = None,
+    samples: SamplesOpt = 1000,
+    level: LevelOpt = 0.95,
+    seed: SeedOpt = 0,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """How well a scored run agrees with a labeler, or its ranking with known ratings, each figure with its interval.
+
+    Example: rocketjax agree runs/first --labels gpt-4
+    """
+    if (labels is None) == (ratings is None):
+        usage("give --labels or --ratings, one of them")
+    if bench is not None and labels is None:
+        usage("--bench is where --labels are")
+    if samples < 2:
+        usage("--samples is 2 or more here")
+    from rocketjax.grade import Run
+    from rocketjax.rank import agree as agree_with
+    from rocketjax.rank import read_ratings
+
+    opened = Run.open(run)
+    found = agree_with(
+        opened,
+        benchmark_of(opened, bench) if labels else None,
+        labels,
+        None if ratings is None else read_ratings(ratings),
+        None if ratings is None else ratings.name,
+        samples,
+        level,
+        seed,
+    )
+    if as_json:
+        print_json(found)
+        return
+    for model in found.get("without_rating", ()):
+        say(f"no rating: {model}")
+    units = {"ranking": "models", "responses": "responses", "items": "items"}
+    for part, unit in units.items():
+        if found[part] is None:
+            continue
+        n = found["models"] if part == "ranking" else found[part]["n"]
+        print(f"{part} ({n:,} {unit}) against {found['reference']}, {level:.0%} intervals over queries")
+        for key, x in found[part].items():
+            if key not in ("n", "reliability"):
+                print(f"  {key.replace('_', ' '):<16}{ends(x)}")
+
+
+def ends(x: list[float | None]) -> str:
+    """A value with the ends of its interval."""
+    value, low, high = x
+    if value is None:
+        return "says nothing here"
+    return f"{value:.3f}" + ("" if low is None or high is None else f" [{low:.3f}, {high:.3f}]")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A scored run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another, or the same with another --head-b.")],
+    head_a: Annotated[
+        str | None, typer.Option(metavar="H", help="Score RUN_A by this head first; it stays as it is on disk.")
+    ] = None,
+    head_b: Annotated[str | None, typer.Option(metavar="H", help="The same for RUN_B.")] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="LABELER", help="Also say which agrees better with this labeler.")
+    ] = None,
+    samples: SamplesOpt = 1000,
+    level: LevelOpt = 0.95,
+    seed: SeedOpt = 0,
+    bench: BenchOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Two judges, heads or versions side by side: what moved, significantly or not.
+
+    Example: rocketjax compare runs/first runs/first --head-a mean --head-b label-free
+    """
+    if run_a.resolve() == run_b.resolve() and head_a == head_b:
+        usage("that is the same run with the same scores; give --head-a and --head-b, or another run")
+    if bench is not None and labels is None:
+        usage("--bench is where --labels are")
+    if samples < 100:
+        usage("--samples is 100 or more here")
+    from rocketjax.grade import Run
+    from rocketjax.rank import compare_runs
+
+    a, b = Run.open(run_a), Run.open(run_b)
+    benchmark = benchmark_of(a, bench) if labels else None
+    found = compare_runs(a, b, head_a, head_b, benchmark, labels, samples, level, seed)
+    if as_json:
+        print_json(found)
+        return
+    for side in ("a", "b"):
+        about = found[side]
+        print(f"{side}: {about['run']}, judge {about['judge']}, head {about['head']}")
+    for line in found["settings"]:
+        print(f"   {line}")
+    table = Table(title=f"{found['queries']} queries, {level:.0%} intervals; * significant after Holm's correction")
+    for name in ("model", "a", "b", "b - a", "rank in a", "rank in b"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in found["models"]:
+        star = " *" if row["p_adjusted"] is not None and row["p_adjusted"] < 1 - level else "  "
+        table.add_row(row["model"], f"{row['a']:.3f}", f"{row['b']:.3f}",
+                      ends([row["difference"], row["low"], row["high"]]) + star, str(row["rank_a"]),
+                      str(row["rank_b"]))  # fmt: skip
+    (Console() if sys.stdout.isatty() else Console(width=140)).print(table)
+    print(f"rankings agree by Spearman {ends(found['ranking']['spearman'])}, single scores by "
+          f"{ends(found['responses']['spearman'])}, verdicts {ends(found['responses']['pairwise'])}")  # fmt: skip
+    if found["items"]:
+        i = found["items"]
+        print(f"{i['n']:,} items: p(yes) moved by {i['mean_change']:.4f} on average, {i['largest']:.4f} at most; "
+              f"{i['changed_sides']:,} changed sides")  # fmt: skip
+    if found["labels"]:
+        print(f"agreement with {labels} ({found['labels']['n']:,} labels): a, b, change")
+        for key, x in found["labels"].items():
+            if isinstance(x, dict):
+                print(f"  {key.replace('_', ' '):<18}" + "   ".join(ends(x[k]) for k in ("a", "b", "change")))
 
 
 @app.command()
 def export(
     run: RunArg,
-    format: Annotated[Literal["rocketeval"], typer.Option(help="The format to write.")] = "rocketeval",
+    format: Annotated[
+        Literal["rocketeval", "wildbench", "mtbench", "alpaca", "arena", "csv", "jsonl", "parquet"],
+        typer.Option(help="The format to write; mtbench is FastChat's, arena the matches of Chatbot Arena."),
+    ] = "rocketeval",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder. Default: RUN/export/FORMAT.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="For alpaca: the model that all others are compared with.")
+    ] = None,
+    tie_margin: Annotated[
+        float, typer.Option(min=0, metavar="X", help="For alpaca and arena: scores that differ by X or less are a tie.")
+    ] = 0.0,
+    bench: BenchOpt = None,
 ) -> None:
     """Writes judgments and scores as other tools read them.
 
     Example: rocketjax export runs/first --format rocketeval
     """
+    if (format == "alpaca") != (baseline is not None):
+        usage("--baseline MODEL goes with --format alpaca")
+    if tie_margin and format not in ("alpaca", "arena"):
+        usage("--tie-margin is for --format alpaca and arena")
     from rocketjax.grade import Run
     from rocketjax.report import export as export_run
 
-    say(f"wrote {export_run(Run.open(run), format, output)}")
+    written = export_run(Run.open(run), format, output, baseline=baseline, tie_margin=tie_margin, bench=bench)
+    say(f"wrote {written}")
+
+
+RUN_DEFAULTS: dict[str, Any] = {
+    "judge": None, "labels": None, "ratings": None, "head": None, "limit": None, "models": None, "template": "native",
+    "dtype": "f32", "overflow": "error", "max_tokens": None, "reference": None, "method": "mean", "abstain": None,
+    "samples": 1000, "seed": 0, "price": None,
+}  # fmt: skip
+
+
+@app.command("run")
+def run_all(
+    bench: Annotated[
+        Path | None, typer.Argument(metavar="BENCH", help="The benchmark's folder; or bench in --config.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--output-path", "-o", metavar="RUN", help="The run folder.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with any of these options; those given here beat it.")
+    ] = None,
+    judge: JudgeOpt = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="LABELER", help="Fit the head to, and compare with, this labeler.")
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare the ranking with these ratings (JSON or CSV).")
+    ] = None,
+    head: Annotated[str | None, typer.Option(metavar="H", help="Default: ridge with labels, mean without.")] = None,
+    limit: LimitOpt = None,
+    models: ModelsOpt = None,
+    template: Annotated[Literal["native", "rocketeval"] | None, typer.Option(help="(default native)")] = None,
+    dtype: Annotated[Literal["f32", "bf16", "int8"] | None, typer.Option(help="(default f32)")] = None,
+    overflow: Annotated[
+        Literal["error", "truncate-middle", "skip"] | None, typer.Option(help="Of long prompts. (default error)")
+    ] = None,
+    max_tokens: MaxTokensOpt = None,
+    reference: ReferenceOpt = None,
+    method: Annotated[
+        Literal["mean", "bradley-terry"] | None, typer.Option(help="Of the ranking. (default mean)")
+    ] = None,
+    abstain: Annotated[
+        float | None, typer.Option(metavar="E", help="Mark scores with a standard error above E.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=100, help="Bootstrap samples. (default 1000)")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the bootstrap. (default 0)")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="$", help="Of a machine-hour, for the cost in the report.")
+    ] = None,
+    overwrite: OverwriteOpt = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """All stages: grade, fit, score, rank, compare with labels or ratings, report. Goes on where it was stopped.
+
+    Example: rocketjax run bench/ --labels human -o runs/all
+    """
+    given: dict[str, Any] = {
+        "judge": judge, "labels": labels, "ratings": ratings, "head": head, "limit": limit, "models": models,
+        "template": template, "dtype": dtype, "overflow": overflow, "max_tokens": max_tokens, "reference": reference,
+        "method": method, "abstain": abstain, "samples": samples, "seed": seed, "price": price,
+    }  # fmt: skip
+    file = read_options(config) if config else {}
+    home = config.parent if config else Path()
+    for key in ("bench", "output", "ratings"):
+        if file.get(key) is not None:
+            file[key] = home / str(file[key])  # relative to the file that names it
+    bench, output = bench or file.pop("bench", None), output or file.pop("output", None)
+    if bench is None or output is None:
+        usage("name the benchmark and -o, here or as bench and output in --config")
+    file = {k: v for k, v in file.items() if k not in ("bench", "output")}
+    options = RUN_DEFAULTS | file | {k: v for k, v in given.items() if v is not None}
+    from rocketjax.bench import load_benchmark
+    from rocketjax.grade import Run, write_json
+    from rocketjax.rank import agree as agree_with
+    from rocketjax.rank import rank_models, read_ratings
+    from rocketjax.report import write_report
+    from rocketjax.reweight import WITHOUT_LABELS, fit_head, folder_name, labels_of, save_head
+    from rocketjax.reweight import score as score_run
+
+    names = options["models"]
+    chosen = [n for n in names.split(",") if n] if isinstance(names, str) else names
+    if chosen == []:
+        usage("--models names no model")
+    benchmark = load_benchmark(bench).select(chosen, options["limit"])
+    labeler = options["labels"]
+    # Everything that can be wrong with the later stages is found before hours of grading.
+    if labeler is not None and labeler not in benchmark.labels:
+        there = ", ".join(sorted(benchmark.labels)) or "none"
+        raise RocketError(f"{benchmark.name}: has no labels by {labeler!r}; labelers: {there}")
+    known = None if options["ratings"] is None else read_ratings(options["ratings"])
+    scored = labeler is not None and any(
+        x.score is not None for by in benchmark.labels[labeler].values() for x in by.values()
+    )
+    name = options["head"] or ("ridge" if scored else "mean")
+    if name not in WITHOUT_LABELS and not scored:
+        usage(f"--head {name} is fitted to scores; give --labels of somebody who scores responses")
+    if name == "shared":
+        usage("--head shared reads hidden states; fit it with rocketjax fit, then score and rank")
+    code = run_grading(
+        benchmark, output, options["judge"], options["dtype"], False,
+        mode="overwrite" if overwrite else "resume",
+        **{k: options[k] for k in ("template", "overflow", "max_tokens", "reference")},
+    )  # fmt: skip
+    run = Run.open(output)
+    resolved = {"bench": str(bench), "output": str(output), **options, "head": name}
+    write_json(output / "options.json", {k: str(v) if isinstance(v, Path) else v for k, v in resolved.items()})
+    fitted: Any = name
+    if name not in WITHOUT_LABELS:
+        target = output / "heads" / folder_name(name, labeler, False, 0.0)
+        with counting("fitting", "fits") as show:
+            fitted = save_head(fit_head(run, labels_of(benchmark, labeler), labeler, name, progress=show), target, True)
+        say(f"fitted {name} to {labeler}: {fitted.meta['figures']['labels']:,} labels; no model is scored by a fit "
+            "that saw its labels")  # fmt: skip
+    score_run(run, fitted, abstain=options["abstain"])
+    ranking = rank_models(run, method=options["method"], samples=options["samples"], seed=options["seed"])
+    agreement = None
+    if labeler is not None or known is not None:
+        about = {"labeler": labeler} if labeler is not None else {"ratings": known, "name": options["ratings"].name}
+        agreement = agree_with(run, benchmark, samples=options["samples"], seed=options["seed"], **about)
+        write_json(output / "agreement.json", agreement)
+    page = write_report(run, benchmark, labeler=labeler, ratings=known, price=options["price"])
+    if as_json:
+        print_json({"run": str(output), "ranking": ranking.as_dict(), "agreement": agreement, "report": str(page)})
+    else:
+        print(ranking)
+        if agreement and agreement["ranking"]:
+            print(f"ranking against {agreement['reference']}: Spearman {ends(agreement['ranking']['spearman'])}, "
+                  f"Kendall {ends(agreement['ranking']['kendall'])}")  # fmt: skip
+        say(f"report: {page}")
+    raise typer.Exit(code)
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """Options of `rocketjax run` from YAML, names with hyphens or underscores; RocketError for what is none."""
+    import difflib
+
+    import yaml
+
+    try:
+        given = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise RocketError(f"{file}: cannot be read ({' '.join(str(e).split())})") from None
+    if not isinstance(given, dict):
+        raise RocketError(f"{file}: must hold options, such as 'labels: human'")
+    found = {str(k).replace("-", "_"): v for k, v in given.items()}
+    allowed = {"bench", "output", *RUN_DEFAULTS}
+    for key, x in found.items():
+        if key not in allowed:
+            close = difflib.get_close_matches(key, allowed, n=1)
+            raise RocketError(f"{file}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        want = OPTION_TYPES.get(key, (str,))
+        if x is not None and (not isinstance(x, want) or isinstance(x, bool)):
+            raise RocketError(f"{file}: {key} is {x!r}, not a {' or '.join(t.__name__ for t in want)}")
+        among = CHOICES.get(key)
+        if x is not None and among and x not in among:
+            raise RocketError(f"{file}: {key} is {x!r}; it can be: {', '.join(among)}")
+    return found
+
+
+OPTION_TYPES: dict[str, tuple[type, ...]] = {
+    "limit": (int,), "max_tokens": (int,), "samples": (int,), "seed": (int,), "abstain": (int, float),
+    "price": (int, float), "models": (str, list),
+}  # fmt: skip
+CHOICES = {
+    "template": ("native", "rocketeval"), "dtype": ("f32", "bf16", "int8"), "method": ("mean", "bradley-terry"),
+    "overflow": ("error", "truncate-middle", "skip"),
+}  # fmt: skip
+
+
+@app.command("report")
+def report_page(
+    run: RunArg,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="LABELER", help="Whose labels to compare and calibrate with.")
+    ] = None,
+    ratings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ratings of the models, as Elo: JSON or CSV with model and rating."),
+    ] = None,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Also compare all heads on the labels: seconds to minutes.")
+    ] = False,
+    price: Annotated[float | None, typer.Option(min=0, metavar="X", help="Dollars per device and hour.")] = None,
+    judgments: Annotated[int, typer.Option(min=0, metavar="N", help="Responses to browse in the page.")] = 400,
+    bench: BenchOpt = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/report.html.")
+    ] = None,
+) -> None:
+    """Writes everything about a run into one HTML file that needs no network, and prints where it is.
+
+    Example: rocketjax report runs/first --labels gpt-4 --price 2
+    """
+    if heads and labels is None:
+        usage("--heads compares on labels; name whose with --labels")
+    from rocketjax.grade import Run
+    from rocketjax.rank import read_ratings
+    from rocketjax.report import write_report
+
+    opened = Run.open(run)
+    known = None if ratings is None else read_ratings(ratings)
+    benchmark = None
+    if labels is not None or bench is not None:
+        benchmark = benchmark_of(opened, bench)
+    else:
+        try:
+            benchmark = benchmark_of(opened, None)
+        except RocketError as e:
+            say(f"without questions and responses: {e}")
+    with counting("comparing heads", "splits") as show:
+        path = write_report(
+            opened, benchmark, output, labeler=labels, ratings=known,
+            ratings_name=None if ratings is None else ratings.name, heads=heads, price=price, judgments=judgments,
+            say=say, progress=show if heads else None,
+        )  # fmt: skip
+    print(path)
 
 
 @app.command()
@@ -949,9 +1487,10 @@ def import_(
         str,
         typer.Argument(
             metavar="NAME",
-            help="alpacaeval, hellobench, infobench, judgebench, llmbar, "
-            "mtbench, pandalm, prometheus, realsumm, structflowbench or wildbench; or judgments, RocketEval's recorded "
-            "ones, which become a run.",
+            help="table: a CSV, TSV, JSONL or parquet file with a row per answer. A public set: alpacaeval, "
+            "arenahard, hellobench, infobench, judgebench, llmbar, mtbench, pandalm, prometheus, realsumm, "
+            "structflowbench or wildbench. A tool's files: fastchat, inspect (inspect_ai's logs) or lmeval "
+            "(lm-evaluation-harness's samples). Or judgments: RocketEval's recorded ones, which become a run.",
         ),
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder as its authors publish it.")],
@@ -959,26 +1498,73 @@ def import_(
     item: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The one question about responses without a checklist.")
     ] = None,
+    checklist: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|COL",
+            help="Checklists: a text with an item per line, for all questions; or a table with columns question (or "
+            "session_id) and items; for table also a column of its own.",
+        ),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL",
+            help="For table: the question's column. Default: question. For lmeval: the field of doc to show in place "
+            "of the whole prompt.",
+        ),
+    ] = None,
+    response: Annotated[
+        str | None, typer.Option(metavar="COL", help="For table: the answer's column. Default: response or answer.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="COL", help="For table: who answered. Default: model.")] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="COL", help="For table: the query's id. Left out: made of its question.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(metavar="COL", help="For table: somebody's score of the answer.")] = None,
+    labeler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For table: whose score it is. Default: its column's name.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="COL", help="For table: a reference answer to the question.")
+    ] = None,
     bench: Annotated[
         Path | None, typer.Option(metavar="BENCH", help="For judgments: the benchmark that they are about.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the import that is there.")] = False,
     as_json: JsonOpt = False,
 ) -> None:
-    """Turns a public data set into a benchmark with its labels, or recorded judgments into a run.
+    """Turns your answers, a public data set or a tool's files into a benchmark, or recorded judgments into a run.
 
-    Example: rocketjax import llmbar LLMBar/Dataset bench/llmbar
+    Example: rocketjax import table answers.csv bench/mine --checklist items.txt
     """
     if (name == "judgments") != (bench is not None):
         usage("--bench goes with NAME judgments: the benchmark that they are about")
+    columns = {
+        "response": response, "model": model, "session": session, "score": score, "labeler": labeler,
+        "reference": reference,
+    }  # fmt: skip
+    for option, value in columns.items():
+        if value is not None and name != "table":
+            usage(f"--{option} is for NAME table")
+    if question is not None and name not in ("table", "lmeval"):
+        usage("--question is for NAME table and lmeval")
+    if labeler is not None and score is None:
+        usage("--labeler goes with --score: the column of the scores that are theirs")
     if bench is not None:
-        if item is not None:
-            usage("--item is for data sets without checklists")
+        if item is not None or checklist is not None:
+            usage("--item and --checklist are for data sets without checklists")
         import_judgments(bench, path, output, overwrite, as_json)
         return
-    from rocketjax.bench import import_benchmark
+    from rocketjax.bench import import_benchmark, import_table
 
-    imported = import_benchmark(name, path, output, item=item, overwrite=overwrite)
+    if name == "table":
+        given = {option: value for option, value in {**columns, "question": question}.items() if value is not None}
+        imported = import_table(path, output, checklist=checklist, item=item, overwrite=overwrite, **given)
+    else:
+        imported = import_benchmark(
+            name, path, output, item=item, checklist=checklist, question=question, overwrite=overwrite
+        )
     if as_json:
         print_json({field: getattr(imported, field) for field in imported.__struct_fields__})
         return

@@ -18,7 +18,7 @@ from rocketjax import cli
 
 COMMANDS = (
     "demo", "grade", "fit", "heads", "score", "rank", "items", "ask", "export", "convert", "tune", "import", "judges",
-    "doctor",
+    "doctor", "estimate", "run", "agree", "compare", "report",
 )  # fmt: skip
 
 
@@ -86,7 +86,11 @@ def test_top_level(rocketjax):
         ("grade", "bench", "-o", "run", "--batch-size", "none"),
         ("grade", "bench", "-o", "run", "--models", ","),
         ("grade", "bench", "-o", "run", "--trust-remote-code"),
-        ("export", "run", "--format", "csv"),
+        ("export", "run", "--format", "xlsx"),
+        ("export", "run", "--format", "alpaca"),
+        ("export", "run", "--format", "csv", "--baseline", "m"),
+        ("export", "run", "--format", "arena", "--tie-margin", "-1"),
+        ("export", "run", "--tie-margin", "1"),
         ("tune",),
         ("tune", "bench", "--resume", "--overwrite"),
         ("tune", "bench", "--share", "0"),
@@ -98,6 +102,9 @@ def test_top_level(rocketjax):
         ("import", "llmbar"),
         ("import", "judgments", "j.jsonl", "run"),
         ("import", "llmbar", "x", "out", "--bench", "bench"),
+        ("import", "llmbar", "x", "out", "--model", "m"),
+        ("import", "llmbar", "x", "out", "--question", "q"),
+        ("import", "table", "x", "out", "--labeler", "me"),
         ("tune", "bench", "-o", "out", "--prior", "natural"),
         ("tune", "bench", "-o", "out", "--even-lengths"),
         ("fit", "run"),
@@ -109,6 +116,14 @@ def test_top_level(rocketjax):
         ("score", "run", "--labels", "x"),
         ("items", "run", "-o", "items.txt"),
         ("ask", "run", "--labels", "x", "-n", "0"),
+        ("rank", "run", "--bench", "x"),
+        ("rank", "run", "--method", "elo"),
+        ("agree", "run"),
+        ("agree", "run", "--labels", "x", "--ratings", "y"),
+        ("compare", "run", "run"),
+        ("compare", "run", "run", "--head-a", "mean", "--head-b", "mean"),
+        ("run",),
+        ("run", "bench"),
     ],
 )
 def test_usage_errors_exit_2(arguments, rocketjax):
@@ -161,14 +176,13 @@ def test_the_whole_path(good, tmp_path, rocketjax, tiny):
     code, out, _ = rocketjax("rank", run, "--json")
     ranking = json.loads(out)
     assert code == cli.DONE and ranking == json.loads((run / "ranking.json").read_text())
-    assert [set(row) for row in ranking] == [
-        {"model", "score", "rank", "standard_error", "head", "labeler", "compat", "head_saw_its_labels"}
-    ] * 2 and ranking[0]["rank"] == 1
+    rows = ranking["models"]
+    assert len(rows) == 2 and rows[0]["rank"] == 1 and {"model", "score", "low", "high", "group"} <= set(rows[0])
     assert "mean over" in rocketjax("ranking", run)[1], "RocketEval's own verb"
 
     code, _, _ = rocketjax("export", run, "--format", "rocketeval", "-o", tmp_path / "out")
     assert code == cli.DONE
-    for model in (row["model"] for row in ranking):
+    for model in (row["model"] for row in ranking["models"]):
         (file,) = (tmp_path / "out" / "judgment").glob(f"*/{model}.jsonl")
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         for row in rows:
@@ -227,8 +241,8 @@ def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
     assert [row["coverage"] for row in curve] == sorted(row["coverage"] for row in curve) and curve[-1]["coverage"] == 1
     assert rocketjax("score", run, "--head", "ridge")[0] == cli.DONE
     code, out, _ = rocketjax("rank", run, "--json")
-    assert [row["model"] for row in json.loads(out)] == [f"model-{i}" for i in (4, 3, 2, 1, 0)]
-    assert all(row["standard_error"] > 0 for row in json.loads(out))
+    assert [row["model"] for row in json.loads(out)["models"]] == [f"model-{i}" for i in (4, 3, 2, 1, 0)]
+    assert all(row["score_error"] > 0 for row in json.loads(out)["models"])
 
     train = tmp_path / "train.txt"
     train.write_text("model-0\nmodel-2\n\nmodel-4\n")
@@ -497,3 +511,52 @@ def test_int8_judge_grades(good, tmp_path, tiny, rocketjax):
     assert code == cli.FAILED and "judge.dtype" in err
     code, _, err = rocketjax("convert", tiny, tmp_path / "judge", "--dtype", "int8")
     assert code == 2
+
+
+def test_all_stages_in_one_command(good, tmp_path, rocketjax, tiny):
+    """From a YAML file and flags that beat it; a second call goes on; what cannot work is refused before grading."""
+    (tmp_path / "all.yaml").write_text(f"bench: {good.name}\njudge: {tiny}\nmax-tokens: 4096\nsamples: 200\nseed: 3\n")
+    run = tmp_path / "all"
+    code, out, err = rocketjax("run", "--config", tmp_path / "all.yaml", "-o", run, "--seed", "4", "--json")
+    assert code == cli.DONE, err
+    options = json.loads((run / "options.json").read_text())
+    assert options["samples"] == 200 and options["seed"] == 4 and options["head"] == "mean"
+    found = json.loads(out)
+    assert found["ranking"] == json.loads((run / "ranking.json").read_text())
+    assert found["ranking"]["interval"]["seed"] == 4 and (run / "report.html").stat().st_size > 1000
+    before = (run / "ranking.json").read_bytes()
+    code, out, err = rocketjax("run", good, "-j", tiny, "--max-tokens", "4096", "--samples", "200", "--seed", "4",
+                               "-o", run)  # fmt: skip
+    assert code == cli.DONE and "mean over" in out and (run / "ranking.json").read_bytes() == before
+    for text, message in (
+        ("bensch: x", "unknown option 'bensch'; did you mean 'bench'?"),
+        ("limit: many", "limit is 'many', not a int"),
+        ("dtype: f64", "dtype is 'f64'; it can be: f32, bf16, int8"),
+        ("- a", "must hold options"),
+        ("a: [", "cannot be read"),
+        ("", "must hold options"),
+    ):
+        (tmp_path / "bad.yaml").write_text(text)
+        code, _, err = rocketjax("run", good, "-o", tmp_path / "none", "--config", tmp_path / "bad.yaml")
+        assert code == cli.FAILED and message in err and not (tmp_path / "none").exists()
+    code, _, err = rocketjax("run", good, "-o", tmp_path / "none", "--labels", "nobody")
+    assert code == cli.FAILED and "has no labels by 'nobody'" in err and not (tmp_path / "none").exists()
+
+
+def test_agreement_and_comparison(recorded, tmp_path, rocketjax):
+    run, _ = recorded
+    assert rocketjax("score", run)[0] == cli.DONE
+    code, out, err = rocketjax("agree", run, "--labels", "judge", "--samples", "100")
+    assert code == cli.DONE, err
+    assert "ranking (5 models) against judge" in out and "quadratic kappa" in out
+    (tmp_path / "elo.json").write_text(json.dumps({f"model-{i}": 1000 + i for i in range(4)}))
+    code, out, err = rocketjax("agree", run, "--ratings", tmp_path / "elo.json", "--samples", "100")
+    assert code == cli.DONE and "no rating: model-4" in err and "ranking (4 models) against elo.json" in out
+    code, out, err = rocketjax("compare", run, run, "--head-a", "mean", "--head-b", "label-free", "--labels", "judge",
+                               "--samples", "100")  # fmt: skip
+    assert code == cli.DONE, err
+    assert "model-4" in out and "rankings agree" in out and "agreement with judge (30 labels)" in out
+    code, out, err = rocketjax("rank", run, "--method", "bradley-terry", "--samples", "100")
+    assert code == cli.DONE and "400 points are odds of 10" in out
+    code, out, err = rocketjax("rank", run, "--length-control", "--samples", "100")
+    assert code == cli.DONE and "as if all responses were equally long" in out

@@ -668,7 +668,7 @@ def test_abstained_scores_are_left_out_of_an_additive_ranking(copied):
     for model, value in plain.items():
         assert value == pytest.approx(np.mean([r["score"] for r in full if r["model"] == model]), abs=1e-8)
         own = [r["standard_error"] for r in full if r["model"] == model]
-        spread = next(r["standard_error"] for r in rank_models(run) if r["model"] == model)
+        spread = next(r["score_error"] for r in rank_models(run) if r["model"] == model)
         assert spread == pytest.approx(np.sqrt(np.square(own).sum()) / len(own))
     threshold = float(np.quantile([r["standard_error"] for r in full], 0.7))
     rows = score(run, head, abstain=threshold).to_pylist()
@@ -690,7 +690,7 @@ def test_abstained_scores_are_left_out_of_an_additive_ranking(copied):
     assert ranking.abstained == len(rows) - len(used) and "uncertain scores not used" in str(ranking)
     for row in ranking:
         assert row["score"] == pytest.approx(expected[row["model"]], abs=1e-6)
-        assert row["standard_error"] == pytest.approx(spread[row["model"]], rel=1e-6)
+        assert row["score_error"] == pytest.approx(spread[row["model"]], rel=1e-6)
     score(run, head, abstain=1e-9)
     with pytest.raises(RocketError, match="is too uncertain; raise --abstain"):
         rank_models(run)

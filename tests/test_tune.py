@@ -23,10 +23,10 @@ from rocketjax.errors import RocketError
 from rocketjax.grade import Judge
 from rocketjax.judge import Row, adapter_paths, attention, init_adapter, load_adapter, merge
 from rocketjax.prompt import NATIVE, Prompter
+from rocketjax.rank.metrics import accuracy, auc, bootstrap, brier, ece
 from rocketjax.tune import Recipe, Source, collect, train, tune
 from rocketjax.tune.data import Packer, TrainRow, batches, epoch_rows, groups, steps
 from rocketjax.tune.loss import Head, init_head, losses, outputs, response_scores
-from rocketjax.tune.metrics import accuracy, auc, bootstrap, brier, ece
 from rocketjax.tune.step import Learner, Optimizer, Params, data_mesh, trainable, with_weights
 from rocketjax.tune.train import learning_rate, mean_losses, step_scale
 

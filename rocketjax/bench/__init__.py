@@ -1,6 +1,6 @@
 """The first stage: the files of a benchmark in, frozen records out."""
 
-from rocketjax.bench.importers import IMPORTERS, Imported, import_benchmark
+from rocketjax.bench.importers import IMPORTERS, Imported, import_benchmark, import_table
 from rocketjax.bench.read import load_benchmark
 from rocketjax.bench.records import Benchmark, Checklist, Exclusion, Label, Message, Query, Response
 
@@ -15,5 +15,6 @@ __all__ = [
     "Query",
     "Response",
     "import_benchmark",
+    "import_table",
     "load_benchmark",
 ]

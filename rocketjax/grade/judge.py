@@ -18,7 +18,7 @@ from rocketjax.errors import RocketError
 from rocketjax.grade.run import FORMAT, OK, Mode, Run, write_json
 from rocketjax.grade.step import Grader, group_rows
 from rocketjax.grade.stream import PREPARED, SHARD_ITEMS, Job, Shard, Work, ahead, plan, prepare, stream
-from rocketjax.judge import Dtype, Transformer, cache_dir, load_judge, locate
+from rocketjax.judge import Config, Dtype, Transformer, cache_dir, load_judge, locate
 from rocketjax.prompt import (
     OVERFLOWS,
     Overflow,
@@ -121,15 +121,10 @@ class Judge:
         shard_items: int,
     ) -> tuple[Prompter, list[Shard], dict[str, Any]]:
         """The prompter, the shards, and run.json: everything that the grades depend on, and nothing else."""
-        context = self.model.config.context
-        if overflow not in OVERFLOWS:
-            raise RocketError(f"unknown overflow policy {overflow!r}; there are: {', '.join(OVERFLOWS)}")
-        if max_tokens is not None and not 1 <= max_tokens <= context:
-            raise RocketError(f"max_tokens is {max_tokens}; this judge takes 1 to {context}")
+        prompter = make_prompter(self.tokenizer, self.model.config, template_name, overflow, max_tokens, reference)
         if shard_items < 1:
             raise RocketError(f"shard_items is {shard_items}; it must be at least 1")
-        longest = max_tokens or min(context, MAX_TOKENS)
-        prompter = Prompter(self.tokenizer, template(template_name), longest, overflow, reference)
+        longest = prompter.max_tokens
         shards = plan(benchmark, shard_items)
         backend = jax.default_backend()
         meta = {
@@ -210,6 +205,23 @@ class Judge:
                 note()
                 if progress:
                     progress(work)
+
+
+def make_prompter(
+    tokenizer: Tokenizer,
+    config: Config,
+    template_name: str = "native",
+    overflow: Overflow = "error",
+    max_tokens: int | None = None,
+    reference: str | None = None,
+) -> Prompter:
+    """What makes the prompts of a run with these options, as in `Judge.grade`; the judge's weights are not needed."""
+    if overflow not in OVERFLOWS:
+        raise RocketError(f"unknown overflow policy {overflow!r}; there are: {', '.join(OVERFLOWS)}")
+    if max_tokens is not None and not 1 <= max_tokens <= config.context:
+        raise RocketError(f"max_tokens is {max_tokens}; this judge takes 1 to {config.context}")
+    longest = max_tokens or min(config.context, MAX_TOKENS)
+    return Prompter(tokenizer, template(template_name), longest, overflow, reference)
 
 
 def about_benchmark(benchmark: Benchmark) -> dict[str, Any]:

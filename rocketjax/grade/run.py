@@ -27,7 +27,8 @@ FORMAT = 1
 OK = "ok"
 Mode = Literal["new", "resume", "overwrite"]
 OWN = (
-    "run.json", "grades", "sessions", "heads", "features.parquet", "scores.parquet", "ranking.json", "report.html"
+    "run.json", "grades", "sessions", "heads", "features.parquet", "scores.parquet", "ranking.json", "agreement.json",
+    "options.json", "report.html",
 )  # fmt: skip
 
 GRADES = pa.schema(
@@ -214,12 +215,14 @@ class Run:
         return read_table(path, None)
 
     @property
-    def ranking(self) -> list[dict[str, Any]]:
-        """What `rocketjax rank` wrote."""
+    def ranking(self) -> dict[str, Any]:
+        """What `rocketjax rank` wrote; its rows are under `models`, best first."""
         path = self.path / "ranking.json"
         if not path.exists():
             raise RocketError(f"{self.path}: has no ranking yet; run rocketjax rank {self.path}")
-        ranking: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+        ranking = json.loads(path.read_text("utf-8"))
+        if not isinstance(ranking, dict):
+            raise RocketError(f"{path}: is of an older version; make it again with rocketjax rank {self.path}")
         return ranking
 
     def require_complete(self) -> None:

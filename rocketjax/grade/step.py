@@ -7,6 +7,7 @@ Axes: R rows of a batch, T tokens of a row, L leaves.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +83,8 @@ class Grader:
         model.stack_layers()  # in place: a second copy of the weights might not fit
         self.model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
         self.batch_rows = batch_rows
-        self.compiled: dict[int, jax.stages.Compiled] = {}
+        self.programs: dict[int, Future[jax.stages.Compiled]] = {}
+        self.compiler = ThreadPoolExecutor(1, "rocketjax-compile")
         self.compile_seconds = self.transfer_seconds = 0.0
         yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
 
@@ -110,6 +112,21 @@ class Grader:
         calls = 1 if self.batch_rows is None else -(-self.batch_rows // group_rows(length, self.platform))
         return calls * self.rows(length)
 
+    @property
+    def compiled(self) -> dict[int, jax.stages.Compiled]:
+        """The programs that are ready, by row length."""
+        return {length: program.result() for length, program in self.programs.items() if program.done()}
+
+    def expect(self, row: PackedRow) -> None:
+        """Begins to compile the program of this row's length on a thread, while the device computes other rows."""
+        if row.length not in self.programs:
+            sharding = NamedSharding(self.mesh, PartitionSpec("data"))
+            batch = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((self.rows(row.length), *x.shape[1:]), x.dtype, sharding=sharding),
+                stack([row], 1),
+            )
+            self.programs[row.length] = self.compiler.submit(lambda: self.step.lower(self.model, batch).compile())
+
     def __call__(self, rows: list[PackedRow]) -> list[Answers]:
         """Answers for rows of one length, a call for every `self.rows(length)` of them; the last is padded.
 
@@ -119,18 +136,18 @@ class Grader:
         return [self.call(rows[i : i + size]) for i in range(0, len(rows), size)]
 
     def call(self, rows: list[PackedRow]) -> Answers:
-        """One call of the program of this length, compiled when it is first needed."""
+        """One call of the program of this length; `compile_seconds` is what it had to wait for it."""
         length = rows[0].length
         begun = time.perf_counter()
         batch = stack(rows, self.rows(length))
         # Waiting costs nothing: the device has the call before this one to compute.
         put = jax.block_until_ready(jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data"))))
         self.transfer_seconds += time.perf_counter() - begun
-        if length not in self.compiled:
-            begun = time.perf_counter()
-            self.compiled[length] = self.step.lower(self.model, put).compile()
-            self.compile_seconds += time.perf_counter() - begun
-        result: Answers = self.compiled[length](self.model, put)
+        self.expect(rows[0])
+        begun = time.perf_counter()
+        program = self.programs[length].result()
+        self.compile_seconds += time.perf_counter() - begun
+        result: Answers = program(self.model, put)
         return result
 
 

@@ -46,7 +46,7 @@ class Work:
     tokenise: float = 0.0  # on the thread ahead, beside the device's work
     pack: float = 0.0  # there too
     wait: float = 0.0  # for that thread
-    compile: float = 0.0
+    compile: float = 0.0  # waiting for programs, which are compiled beside the first rows
     transfer: float = 0.0  # rows to the device, answers back
     compute: float = 0.0  # calling programs, and waiting for them
     write: float = 0.0
@@ -236,6 +236,7 @@ def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
             continue
         open_jobs.append(job)
         for row in job.rows:
+            grader.expect(row)
             queue = waiting.setdefault(row.length, [])
             queue.append((job, row))
             if len(queue) == grader.batch(row.length):

@@ -12,14 +12,14 @@ from rocketjax.judge.adapter import (
 )
 from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
 from rocketjax.judge.known import Known, known_judges
-from rocketjax.judge.load import Dtype, load_model, save_judge, weights_sha256, write_folder
+from rocketjax.judge.load import Dtype, load_model, read_config, save_judge, weights_sha256, write_folder
 from rocketjax.judge.model import Adapter, Kernel, LowRank, Row, Transformer
-from rocketjax.judge.serve import convert, load_judge
+from rocketjax.judge.serve import convert, fast_dtype, load_judge
 from rocketjax.judge.source import BASE, Checkpoint, cache_dir, find_default, locate
 
 __all__ = [
     "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Dtype", "Kernel", "Known", "LowRank", "Row",
-    "Transformer", "adapter_paths", "cache_dir", "convert", "find_default", "init_adapter", "init_eva", "known_judges",
-    "load_adapter", "load_judge", "load_model", "locate", "merge", "read_gguf_config", "read_hf_config", "save_adapter",
-    "save_judge", "weights_sha256", "write_folder",
+    "Transformer", "adapter_paths", "cache_dir", "convert", "fast_dtype", "find_default", "init_adapter",
+    "init_eva", "known_judges", "load_adapter", "load_judge", "load_model", "locate", "merge", "read_config",
+    "read_gguf_config", "read_hf_config", "save_adapter", "save_judge", "weights_sha256", "write_folder",
 ]  # fmt: skip

@@ -53,6 +53,20 @@ def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
     return model, weights_sha256(path)
 
 
+def read_config(path: Path) -> Config:
+    """The config of a judge's file or folder; its weights are not read and need not be there.
+
+    Raises RocketError where there is no judge of a kind that `load_model` takes.
+    """
+    if path.is_file():
+        return read_gguf_config(read_gguf(path))
+    if (path / OURS).exists():
+        return orbax_config(path)
+    if path.is_dir():
+        return read_hf_config(path)
+    raise RocketError(f"{path}: no such judge; give a folder or a .gguf file")
+
+
 def weights_sha256(path: Path) -> str:
     """A hash of the bytes of the weight files: of the file itself, or of the names and hashes of several."""
     if path.is_file():
@@ -217,19 +231,24 @@ def save_orbax(model: Transformer, folder: Path, sha256: str) -> None:
     (folder / OURS).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
 
 
+def orbax_config(folder: Path) -> Config:
+    """The config beside what `save_orbax` wrote."""
+    try:
+        about = json.loads((folder / OURS).read_text("utf-8"))
+        if about["format"] != FORMAT:
+            raise RocketError(f"{folder / OURS}: format {about['format']!r}, this version reads {FORMAT}")
+        return msgspec.convert(about["config"], Config)
+    except (OSError, KeyError, *MALFORMED) as e:  # msgspec's errors are ValueErrors
+        raise RocketError(f"{folder / OURS}: is no judge's config ({e})") from None
+
+
 def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
     """Reads what `save_orbax` wrote; parameters are cast on the way."""
     if dtype == "int8":
         return cast(from_orbax(folder, "f32"), dtype)
     from orbax.checkpoint import v1 as ocp
 
-    try:
-        about = json.loads((folder / OURS).read_text("utf-8"))
-        if about["format"] != FORMAT:
-            raise RocketError(f"{folder / OURS}: format {about['format']!r}, this version reads {FORMAT}")
-        config = msgspec.convert(about["config"], Config)
-    except (OSError, KeyError, *MALFORMED) as e:  # msgspec's errors are ValueErrors
-        raise RocketError(f"{folder / OURS}: is no judge's config ({e})") from None
+    config = orbax_config(folder)
     graph, structure, paths = abstract(config)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {

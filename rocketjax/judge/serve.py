@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 from rocketjax.errors import RocketError
 from rocketjax.judge.adapter import adapter_sha256, load_adapter, merge
 from rocketjax.judge.load import Dtype, cast, load_model, save_judge, weights_sha256
@@ -22,6 +24,18 @@ def load_judge(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Transformer, str]:
     model, _ = load_model(checkpoint.path, "f32")
     merged = cast(merge(model, load_adapter(checkpoint.adapter, model.config, base)), dtype)
     return merged, hashlib.sha256(f"{base} {adapter_sha256(checkpoint.adapter)}".encode()).hexdigest()
+
+
+def fast_dtype() -> Dtype:
+    """The dtype that this process's device has units for: bf16 on TPUs and on GPUs since Ampere (compute capability
+    8.0), else f32. On a T4 or V100 bf16 is emulated, and f16, which they have, overflows in Gemma's residual stream.
+    On CPUs f32, which is exact; `rocketjax doctor` measures whether bf16 is faster there."""
+    device = jax.devices()[0]
+    if device.platform == "tpu":
+        return "bf16"
+    capability = str(getattr(device, "compute_capability", "") or "")
+    major = capability.split(".")[0]
+    return "bf16" if device.platform == "gpu" and major.isdecimal() and int(major) >= 8 else "f32"
 
 
 def convert(checkpoint: Checkpoint, output: Path, dtype: Literal["f32", "bf16"]) -> None:

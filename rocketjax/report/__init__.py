@@ -1,5 +1,7 @@
 """Everything, in forms for people and for other tools."""
 
 from rocketjax.report.formats import FORMATS, export
+from rocketjax.report.frames import frame, plot_calibration, plot_ranking, plot_risk_coverage
+from rocketjax.report.html import write_report
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "frame", "plot_calibration", "plot_ranking", "plot_risk_coverage", "write_report"]

@@ -39,8 +39,9 @@ def score(
     abstain: float | None = None,
     score_train: bool = False,
     jury: Sequence[Run] = (),
+    write: bool = True,
 ) -> pa.Table:
-    """Scores every response of a complete run and writes `scores.parquet`.
+    """Scores every response of a complete run and writes `scores.parquet` (unless told not to).
 
     `head` is `mean` (the default: `9 * mean(p_yes) + 1`, so 1 to 10: RocketEval, arXiv 2503.05142, section 3.3),
     `label-free`, or a fitted head: the object, its folder, or its name in RUN/heads. A score is null where any item has
@@ -95,7 +96,7 @@ def score(
                 "the head was trained on every model of this run; score them with --score-train, or fit with --folds"
             )
     about["abstain"] = abstain
-    return write_scores(run, whole, score_QM, error_QM, kept, abstain, about)
+    return write_scores(run, whole, score_QM, error_QM, kept, abstain, about, write=write)
 
 
 def write_scores(
@@ -107,6 +108,7 @@ def write_scores(
     abstain: float | None,
     about: dict[str, Any],
     there_QM: npt.NDArray[np.bool_] | None = None,
+    write: bool = True,
 ) -> pa.Table:
     """The table of the models that are kept (and, where given, of the pairs that are there), written to the run."""
     there_QM = np.ones(score_QM.shape, bool) if there_QM is None else there_QM
@@ -125,6 +127,8 @@ def write_scores(
         ],
         schema=SCORES.with_metadata({ABOUT: json.dumps(about, ensure_ascii=False).encode()}),
     )
+    if not write:
+        return table
     # A ranking of other scores must not stand beside these.
     (run.path / "ranking.json").unlink(missing_ok=True)
     write_table(run.path / "scores.parquet", table)

@@ -38,6 +38,7 @@ from rocketjax.judge import (
     save_judge,
 )
 from rocketjax.prompt import Prompter, row_lengths, template
+from rocketjax.rank.metrics import auc
 from rocketjax.tune.data import (
     Corpus,
     Packer,
@@ -51,7 +52,6 @@ from rocketjax.tune.data import (
     steps,
 )
 from rocketjax.tune.loss import Losses, init_head
-from rocketjax.tune.metrics import auc
 from rocketjax.tune.step import Learner, Optimizer, Params, Scale, data_mesh, trainable, with_weights
 
 FORMAT = 1

@@ -1,127 +1,17 @@
-"""Sets whose labels are about whole responses: MT-Bench, AlpacaEval, Prometheus, WildBench."""
+"""Sets whose labels are about whole responses: AlpacaEval, Prometheus, WildBench."""
 
 import hashlib
 import itertools
 import math
 import re
-from collections.abc import Sequence
 
 import msgspec
 
+from rocketjax.bench.importers.chats import dialogue
 from rocketjax.bench.importers.source import At, Draft, Source
 from rocketjax.bench.read import _NUMBER
 from rocketjax.bench.records import Message
 from rocketjax.errors import RocketError
-
-OWN_ANSWER = "<the responder's own answer: see chat_history in its response file>"
-
-
-def dialogue(turns: Sequence[str]) -> list[Message]:
-    """User turns with a placeholder between them, where every responder has an answer of its own."""
-    said = [Message("user", turns[0])] if turns else []
-    for turn in turns[1:]:
-        said += [Message("assistant", OWN_ANSWER), Message("user", turn)]
-    return said
-
-
-# MT-Bench
-
-
-class _MTQuestion(msgspec.Struct):
-    question_id: int | str
-    turns: list[str]
-
-
-class _MTChoice(msgspec.Struct):
-    turns: list[str | None]
-
-
-class _MTAnswer(msgspec.Struct):
-    question_id: int | str
-    choices: list[_MTChoice]
-
-
-class _MTJudgment(msgspec.Struct):
-    question_id: int | str
-    model: str
-    judge: list[str]
-    score: float
-    turn: int
-
-
-class _SessionChecklist(msgspec.Struct):
-    session_id: str
-    checklist: list[str]
-
-
-def mtbench(source: Source, draft: Draft, item: str) -> None:
-    """FastChat's question.jsonl, model_answer/, reference_answer/ (optional) and model_judgment/gpt-4_single.jsonl.
-
-    Session mt<id>_<turn>; checklists from an optional checklist.jsonl of {"session_id", "checklist"}, the generic
-    item elsewhere. Of several grades the last positive one counts. Adds "unknown_session", "unknown_model",
-    "no_score" (the judge's -1) and "earlier_grade".
-    """
-    checklists: dict[str, list[str]] = {}
-    if beside := source.optional("checklist"):
-        checklists = {row.session_id: row.checklist for _, row in source.rows(beside, _SessionChecklist)}
-    references: dict[str, dict[str, str | None]] = {}
-    for file in source.glob("reference_answer/*"):
-        author = source.name(file).rpartition("/")[2]
-        for _, answer in source.rows(file, _MTAnswer):
-            for t, text in enumerate(answer.choices[0].turns if answer.choices else (), start=1):
-                references.setdefault(f"mt{answer.question_id}_{t}", {})[author] = text
-    questions: dict[int | str, list[str]] = {}
-    for _, question in source.rows(source.one("question"), _MTQuestion):
-        questions[question.question_id] = question.turns
-        for t in range(1, len(question.turns) + 1):
-            session_id = f"mt{question.question_id}_{t}"
-            turns = dialogue(question.turns[:t])
-            draft.query(session_id, turns, checklists.get(session_id, [item]), references.get(session_id))
-    unknown = sum(session_id not in draft.queries for session_id in checklists)
-    if unknown:
-        draft.skip("unknown_session", unknown)
-    for file in source.all("model_answer/*"):
-        model = source.name(file).rpartition("/")[2]
-        for at, answer in source.rows(file, _MTAnswer):
-            asked = questions.get(answer.question_id)
-            given = answer.choices[0].turns if answer.choices else []
-            if asked is None:
-                draft.skip("unknown_session")
-                continue
-            if len(given) > len(asked):
-                raise at.error("choices[0].turns", f"has {len(given)} answers to {len(asked)} turns")
-            for t, text in enumerate(given, start=1):
-                before = given[: t - 1]
-                if f"mt{answer.question_id}_{t}" not in draft.queries:
-                    draft.skip("unknown_session")
-                elif any(earlier is None for earlier in before):
-                    draft.skip("no_response")  # what it answers to is not known
-                else:
-                    history = [x for said in zip(asked, before, strict=False) for x in said if x is not None]
-                    draft.response(f"mt{answer.question_id}_{t}", model, text, history)
-    graded = source.glob("model_judgment/*_single")
-    if not graded:
-        raise source.lacks("model_judgment/<judge>_single")
-    for file in graded:
-        grades: dict[tuple[str, str, str], float] = {}
-        for at, row in source.rows(file, _MTJudgment):
-            session_id = f"mt{row.question_id}_{row.turn}"
-            if not row.judge:
-                raise at.error("judge", "names no judge")
-            if row.model not in draft.responses:
-                draft.skip("unknown_model")
-            elif session_id not in draft.responses[row.model]:
-                draft.skip("unknown_session")
-            elif row.score <= 0:
-                draft.skip("no_score")
-            else:
-                key = session_id, row.model, row.judge[0]
-                if key in grades:
-                    draft.skip("earlier_grade")
-                grades[key] = row.score
-        for (session_id, model, judge), grade in grades.items():
-            draft.score(session_id, model, judge, grade)
-
 
 # AlpacaEval
 
@@ -129,6 +19,7 @@ def mtbench(source: Source, draft: Draft, item: str) -> None:
 class _AlpacaOutput(msgspec.Struct):
     instruction: str
     output: str | None
+    generator: str | None = None
 
 
 class _AlpacaAnnotation(msgspec.Struct):
@@ -137,30 +28,42 @@ class _AlpacaAnnotation(msgspec.Struct):
     output_2: str | None
     generator_1: str
     preference: float | None
+    generator_2: str | None = None
+    annotator: str | None = None
 
 
 def alpaca(source: Source, draft: Draft, item: str) -> None:
-    """results/<model>/model_outputs.json and results/<model>/<annotator>/annotations.json.
+    """results/<model>/model_outputs.json and results/<model>/<annotator>/annotations.json, where there are any.
 
-    The source has no ids: a session's is the SHA-256 of its instruction, 16 digits. `preference` is from 1 (the
-    baseline's answer) to 2 (the model's), 0 or 1.5 a tie; the score is 1 + 9 (preference - 1). Adds
-    "unknown_session", "no_score" and "label_of_another_output" (another answer was compared than is in the outputs).
+    Or what one evaluation leaves: model_outputs.json, alone or with annotations.json beside it, whose rows name the
+    model and the annotator. The source has no ids: a session's is the SHA-256 of its instruction, 16 digits.
+    `preference` is from 1 (the baseline's answer) to 2 (the model's), 0 or 1.5 a tie; the score is
+    1 + 9 (preference - 1). Adds "unknown_session", "no_score" and "label_of_another_output" (another answer was
+    compared than is in the outputs).
     """
     pattern = "results/*/" if (source.root / "results").is_dir() else "*/"
+    single = [source.path] if source.path.is_file() else source.glob("model_outputs")
     ids: dict[str, str] = {}
-    for file in source.all(pattern + "model_outputs"):
-        model = file.parent.name
-        for _, row in source.rows(file, _AlpacaOutput):
+    for file in single or source.all(pattern + "model_outputs"):
+        for at, row in source.rows(file, _AlpacaOutput):
+            if single and not row.generator:
+                raise at.error("generator", "is missing", "without a folder of its own, the rows name the model")
+            model = row.generator if single and row.generator else file.parent.name
             session_id = ids.setdefault(row.instruction, hashlib.sha256(row.instruction.encode()).hexdigest()[:16])
             if draft.query(session_id, row.instruction, [item]):
                 draft.response(session_id, model, row.output)
-    for file in source.glob(pattern + "*/annotations"):
-        annotator, model = file.parent.name, file.parent.parent.name
+    labelled = ("annotations", "*/annotations") if single else (pattern + "*/annotations",)
+    for file in () if source.path.is_file() else itertools.chain(*map(source.glob, labelled)):
         for at, label in source.rows(file, _AlpacaAnnotation):
-            answer = draft.responses.get(model, {}).get(ids.get(label.instruction, ""))
+            annotator = label.annotator if file.parent == source.root else file.parent.name
+            compared = label.generator_2 if single else file.parent.parent.name
+            if not annotator or not compared:
+                raise at.error("generator_2", "or annotator is missing", "without folders, the rows name them")
+            session_id = ids.get(label.instruction, "")
+            answer = draft.response_of(session_id, compared)
             if answer is None:
                 draft.skip("unknown_session")
-            elif (label.output_2 or "").strip() != answer[0].strip():
+            elif (label.output_2 or "").strip() != answer.strip():
                 draft.skip("label_of_another_output")
             elif label.preference is None:
                 draft.skip("no_score")
@@ -168,9 +71,8 @@ def alpaca(source: Source, draft: Draft, item: str) -> None:
                 preference = label.preference or 1.5
                 if not 1 <= preference <= 2:
                     raise at.error("preference", f"is {preference}", "it is from 1 to 2, or 0 for a tie")
-                session_id = ids[label.instruction]
                 draft.query(session_id, label.instruction, [item], {label.generator_1: label.output_1})
-                draft.score(session_id, model, annotator, 1 + 9 * (preference - 1))
+                draft.score(session_id, compared, annotator, 1 + 9 * (preference - 1))
 
 
 # Prometheus
@@ -249,8 +151,10 @@ class _WildQuery(msgspec.Struct):
 
 class _WildRow(msgspec.Struct):
     session_id: str
-    model_output: str | list[str] | None
-    score: str | float | None = None
+    model_output: str | list[str] | None = None
+    output: str | list[str] | None = None
+    chat_history: list[str] | None = None
+    score: str | float | msgspec.UnsetType | None = msgspec.UNSET
     prompt: str | None = None
     conversation_input: list[_WildTurn] | None = None
     checklist: list[str] | None = None
@@ -265,11 +169,12 @@ _WILD_TURN = re.compile(r"(?:\A|\n\n)(USER|ASSISTANT): ")
 
 
 def wildbench(source: Source, draft: Draft, item: str) -> None:
-    """eval_results/<version>/score.v2/eval=<judge>/<model>.json, with the queries in the rows or beside them.
+    """eval_results/<version>/score.v2/eval=<judge>/<model>.json, or result_dirs/<bench>/<model>.json without scores.
 
     Queries are a row's `conversation_input`, or its judge `prompt` taken apart, or those of queries.jsonl in PATH
-    (rows of the data set allenai/WildBench). The labeler is <judge>, <version>.<judge> where PATH holds the version's
-    folder, "wildbench" where no folder names a judge. Adds "no_score" (N/A, or not from 1 to 10).
+    (rows of the data set allenai/WildBench), or else the `chat_history` that a result file gives. The labeler is
+    <judge>, <version>.<judge> where PATH holds the version's folder, "wildbench" where no folder names a judge. Adds
+    "no_score" (N/A, or not from 1 to 10).
     """
     beside = source.optional("queries")
     queries: dict[str, _WildQuery] = {}
@@ -283,6 +188,10 @@ def wildbench(source: Source, draft: Draft, item: str) -> None:
         model, labeler = source.name(file).rpartition("/")[2], _wild_labeler(source.name(file))
         for at, row in source.rows(file, _WildRow):
             query = _wild_query(at, row) or queries.get(row.session_id)
+            if query is None and row.chat_history:
+                roles = itertools.cycle(("user", "assistant"))
+                said = [_WildTurn(role, text) for role, text in zip(roles, row.chat_history, strict=False)]
+                query = _WildQuery(row.session_id, said, row.checklist)
             if query is None:
                 raise RocketError(
                     f"{source.path}: lacks queries.jsonl, the rows of the data set allenai/WildBench (session_id, "
@@ -298,12 +207,13 @@ def wildbench(source: Source, draft: Draft, item: str) -> None:
                 raise at.error("conversation_input", "is no conversation that ends with a user turn")
             if not draft.query(row.session_id, turns, query.checklist or [item], query.references):
                 continue
-            output = row.model_output
+            field = "output" if row.model_output is None else "model_output"
+            output = row.output if row.model_output is None else row.model_output
             if isinstance(output, list):
                 if len(output) != 1:
-                    raise at.error("model_output", f"has {len(output)} texts")
+                    raise at.error(field, f"has {len(output)} texts")
                 output = output[0]
-            if not draft.response(row.session_id, model, output):
+            if not draft.response(row.session_id, model, output) or row.score is msgspec.UNSET:
                 continue
             score = row.score
             if isinstance(score, str):

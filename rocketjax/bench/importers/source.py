@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from rocketjax.bench.records import Message
 from rocketjax.errors import RocketError
 
 MANIFEST = "import.json"
-Row = TypeVar("Row", bound=msgspec.Struct)
+Row = TypeVar("Row")
 Value = TypeVar("Value", float, list[float | None])
 
 
@@ -92,7 +92,7 @@ class Source:
         return RocketError(f"{_show(self.path)}: lacks {what} (.jsonl or .json, plain or .gz); import its whole folder")
 
     def rows(self, file: Path, kind: type[Row]) -> Iterator[tuple[At, Row]]:
-        """Every row of JSON lines or a JSON list with its place, at least one; RocketError where one does not fit."""
+        """Every row of JSON lines or a JSON list with its place, at least one; RocketError where one is no `kind`."""
         decoder = msgspec.json.Decoder(kind)
         data = self._content(file)
         for line, text in _lines(file, data):
@@ -121,8 +121,12 @@ class Source:
         data = _data(file)
         if not data.strip(b"\r\n\t []"):
             raise RocketError(f"{_show(file)}: has no rows; an unfinished copy? Fill it or remove it")
-        self.sha256[_within(self.root, file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+        self.note(file)
         return data
+
+    def note(self, file: Path) -> None:
+        """Keeps the hash of a file that something else reads."""
+        self.sha256[_within(self.root, file)] = hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 class Draft:
@@ -130,11 +134,14 @@ class Draft:
 
     "empty_query", "empty_checklist", "blank_item", "duplicate_item" (with its labels), "another_query" (one id for
     two questions or checklists), "another_response" (a second, different answer of one model, with its labels),
-    "no_response", "only_na_labels", "other_number_of_labels" (than the checklist has items), "duplicate_label" and
-    "contradictory_label" (the first of them stays); importers add their own.
+    "no_response", "only_na_labels", "other_number_of_labels" (than the checklist has items), "duplicate_label",
+    "contradictory_label" (the first of them stays) and "no_checklist" (queries that `checklist` has none for);
+    importers add their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checklist: Callable[[str, str], Sequence[str] | None] | None = None) -> None:
+        """`checklist` gives the items by session and question in place of the importer's own, None for no items."""
+        self.checklist = checklist
         self.queries: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {}
         self.checklists: dict[str, list[str]] = {}
         self.responses: dict[str, dict[str, tuple[str, list[str]]]] = {}
@@ -144,6 +151,7 @@ class Draft:
         self.left_out: Counter[str] = Counter()
         self._given: dict[str, tuple[list[str], list[int]]] = {}  # the source's items, and which of them were kept
         self._names: dict[str, str] = {}
+        self._unlisted: set[str] = set()
 
     def skip(self, reason: str, count: int = 1) -> None:
         self.left_out[reason] += count
@@ -158,6 +166,14 @@ class Draft:
         """Adds a query, or finds the same one there and adds references; False, and counted, if it cannot be used."""
         turns = (Message("user", question),) if isinstance(question, str) else tuple(question)
         known = {author: text for author, text in (references or {}).items() if text and text.strip()}
+        if self.checklist is not None and turns:
+            chosen = self.checklist(session_id, turns[-1].content)
+            if chosen is None:
+                if session_id not in self._unlisted:
+                    self._unlisted.add(session_id)
+                    self.skip("no_checklist")
+                return False
+            items = chosen
         if session_id in self.queries:
             if self.queries[session_id][0] != turns or self._given[session_id][0] != list(items):
                 self.skip("another_query")
@@ -194,6 +210,10 @@ class Draft:
             self.skip("another_response")
             return False
         return True
+
+    def response_of(self, session_id: str, model: str) -> str | None:
+        """The answer that was added for this model, None if there is none."""
+        return self.responses.get(self._file(model), {}).get(session_id, (None, []))[0]
 
     def score(self, session_id: str, model: str, labeler: str, value: float) -> None:
         self._label(self.scores, session_id, model, labeler, value)

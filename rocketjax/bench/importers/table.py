@@ -3,21 +3,23 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rocketjax.bench.importers import checklists, graded, pairs
-from rocketjax.bench.importers.source import Draft, Source
+from rocketjax.bench.importers import chats, checklists, evals, graded, pairs
 
 GENERIC_ITEM = "Does the response follow the instruction and answer it correctly and helpfully?"
 
 
 class Importer(NamedTuple):
-    """One public data set."""
+    """One data set, or one tool's files."""
 
-    run: Callable[[Source, Draft, str], None]
-    """Reads the source into the draft; the string is the generic item."""
+    run: Callable[..., None]
+    """Reads a Source into a Draft; a string, the generic item, comes third."""
     description: str
-    licence: str
+    licence: str | None
+    """None where it is the user's own data."""
     generic: bool
     """Whether the set has sessions without a checklist of their own."""
+    question: bool = False
+    """Whether `run` takes `question`, the field that holds it."""
 
 
 IMPORTERS: dict[str, Importer] = {
@@ -46,7 +48,7 @@ IMPORTERS: dict[str, Importer] = {
         generic=False,
     ),
     "mtbench": Importer(
-        graded.mtbench, "MT-Bench: two-turn questions, graded 1 to 10 by GPT-4", "Apache-2.0", generic=True
+        chats.mtbench, "MT-Bench: two-turn questions, graded 1 to 10 by GPT-4", "Apache-2.0", generic=True
     ),
     "alpacaeval": Importer(
         graded.alpaca,
@@ -75,4 +77,17 @@ IMPORTERS: dict[str, Importer] = {
     "wildbench": Importer(
         graded.wildbench, "WildBench: users' conversations with checklists, graded 1 to 10", "Apache-2.0", generic=True
     ),
+    "fastchat": Importer(
+        chats.fastchat, "FastChat: answers to questions of several turns, with judgments if any", None, generic=True
+    ),
+    "arenahard": Importer(
+        chats.arenahard,
+        "Arena-Hard: hard prompts, with judgments against a baseline as 1 to 10 if any",
+        "Apache-2.0",
+        generic=True,
+    ),
+    "lmeval": Importer(
+        evals.harness, "lm-evaluation-harness: logged samples of generation tasks", None, generic=True, question=True
+    ),
+    "inspect": Importer(evals.inspect, "inspect_ai: logs of evaluations", None, generic=True),
 }
