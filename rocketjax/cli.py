@@ -1183,7 +1183,7 @@ def run_all(
     file = {k: v for k, v in file.items() if k not in ("bench", "output")}
     options = RUN_DEFAULTS | file | {k: v for k, v in given.items() if v is not None}
     from rocketjax.bench import load_benchmark
-    from rocketjax.grade import Run, write_json
+    from rocketjax.grade import Run, restrict, write_json
     from rocketjax.rank import agree as agree_with
     from rocketjax.rank import rank_models, read_ratings
     from rocketjax.report import write_report
@@ -1228,10 +1228,13 @@ def run_all(
     ranking = rank_models(run, method=options["method"], samples=options["samples"], seed=options["seed"])
     agreement = None
     if labeler is not None or known is not None:
-        about = {"labeler": labeler} if labeler is not None else {"ratings": known, "name": options["ratings"].name}
+        about = {"labeler": labeler} if labeler is not None else {"ratings": known, "name": Path(options["ratings"]).name}
         agreement = agree_with(run, benchmark, samples=options["samples"], seed=options["seed"], **about)
         write_json(output / "agreement.json", agreement)
-    page = write_report(run, benchmark, labeler=labeler, ratings=known, price=options["price"])
+    page = write_report(
+        run, restrict(benchmark, run), labeler=labeler, ratings=known, price=options["price"],
+        ratings_name=None if known is None else Path(options["ratings"]).name,
+    )  # fmt: skip
     if as_json:
         print_json({"run": str(output), "ranking": ranking.as_dict(), "agreement": agreement, "report": str(page)})
     else:
@@ -1295,6 +1298,7 @@ def report_page(
     ] = False,
     price: Annotated[float | None, typer.Option(min=0, metavar="X", help="Dollars per device and hour.")] = None,
     judgments: Annotated[int, typer.Option(min=0, metavar="N", help="Responses to browse in the page.")] = 400,
+    samples: SamplesOpt = 1000,
     bench: BenchOpt = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: RUN/report.html.")
@@ -1324,7 +1328,7 @@ def report_page(
         path = write_report(
             opened, benchmark, output, labeler=labels, ratings=known,
             ratings_name=None if ratings is None else ratings.name, heads=heads, price=price, judgments=judgments,
-            say=say, progress=show if heads else None,
+            samples=samples, say=say, progress=show if heads else None,
         )  # fmt: skip
     print(path)
 

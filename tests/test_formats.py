@@ -575,16 +575,15 @@ def test_mtbench_comes_back(parity, tmp_path):
         assert [t.content for t in back.conversation(s, m)] == [t.content for t in bench.conversation(s, m)]
 
 
-def test_wildbench_comes_back(parity, tmp_path):
+def test_wildbench_comes_back(parity, shared, tmp_path):
     run, bench = parity
     folder = export(run, "wildbench", tmp_path / "in")
     imported = import_benchmark("wildbench", folder, tmp_path / "out")
     back = load_benchmark(tmp_path / "out")
     assert labels_of(back, "judgment") == scores_of(run) and not imported.left_out
     assert {s: c.items for s, c in back.checklists.items()} == {s: bench.checklists[s].items for s in back.checklists}
-    native = json.loads(gzip.decompress(next(
-        iter(sorted((Path(__file__).parents[2] / "shared/data/dev/wildbench_scores/native_sample").iterdir()))
-    ).read_bytes()))  # fmt: skip
+    sample = sorted((shared / "data" / "dev" / "wildbench_scores" / "native_sample").iterdir())[0]
+    native = json.loads(gzip.decompress(sample.read_bytes()))
     rows = json.loads(next(iter(folder.rglob("*.json"))).read_text())
     for key in ("session_id", "model_test", "score", "model_output"):
         assert type(rows[0][key]) is type(native[0][key]), key

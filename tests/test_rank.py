@@ -142,6 +142,18 @@ def test_games_count_wins_and_ties_within_the_margin():
     assert tie.sum() == 4 and tie[0, 0, 1] == tie[0, 1, 0] == tie[1, 0, 1] == tie[1, 1, 0] == 1
 
 
+def test_games_of_uncertain_scores_are_the_mean_of_games_of_their_draws():
+    rng = np.random.default_rng(0)
+    score, error = rng.normal(size=(4, 3)), rng.uniform(0.2, 1, size=(4, 3))
+    used = np.asarray([[1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 1]], float)
+    with jax.enable_x64(True):
+        win, tie = (np.asarray(g) for g in games(score, used, 0.3, error))
+        drawn = [games(score + error * rng.normal(size=score.shape), used, 0.3) for _ in range(3000)]
+        for got, part in ((win, 0), (tie, 1)):
+            np.testing.assert_allclose(got, np.mean([np.asarray(d[part]) for d in drawn], axis=0), atol=0.04)
+    assert (win[2, 1] == 0).all() and np.allclose(win + win.swapaxes(1, 2) + tie, np.where(win + tie > 0, 1, 0))
+
+
 def test_the_bootstrap_has_the_variance_of_theory_and_errors_join_it():
     rng = np.random.default_rng(0)
     table = table_of(rng.normal(size=(50, 3)))

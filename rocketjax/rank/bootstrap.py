@@ -14,6 +14,7 @@ from jax import Array
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from rocketjax.grade import use_compile_cache
 from rocketjax.rank.scored import Float, Scored
 from rocketjax.rank.strength import Method, Ties, bradley_terry, games, means
 
@@ -30,13 +31,15 @@ class Samples(NamedTuple):
 
 def value_of(table: Scored, method: Method, ties: Ties, margin: float, x_QM: Float | None) -> tuple[Float, float]:
     """Every model's value on the data as they are, f64[M] (log-strengths for bradley-terry), and the slope of x."""
+    use_compile_cache()
     with jax.enable_x64(True):
-        used_QM = jnp.asarray(table.used_QM, float)
+        score_QM, used_QM = jnp.asarray(table.score_QM), jnp.asarray(table.used_QM, float)
         if method == "mean":
-            x = None if x_QM is None else jnp.asarray(x_QM)
-            found = means(jnp.asarray(table.score_QM), used_QM, x)
+            found = means(score_QM, used_QM, None if x_QM is None else jnp.asarray(x_QM))
             return np.asarray(found.value_M), float(found.slope)
-        win_QMM, tie_QMM = games(jnp.asarray(table.score_QM), used_QM, margin)
+        # Shrunken scores order surer than the truth does: their errors belong to the games, too.
+        errors = jnp.asarray(table.error_QM) if table.errors_join else None
+        win_QMM, tie_QMM = games(score_QM, used_QM, margin, errors)
         return np.asarray(bradley_terry(win_QMM.sum(axis=0), tie_QMM.sum(axis=0), ties).theta_M), 0.0
 
 
@@ -47,48 +50,47 @@ def bootstrap(
     """Draws whole queries with replacement, the same ones for all models, so that differences are paired.
 
     Where a head was fitted to labels (`Scored.errors_join`) each sample also moves every score by an independent normal
-    error of its standard error's size: such scores are shrunk, so the spread between queries lacks that part. All
-    samples are one compiled call; the result depends on the seed only, not on the number of devices. Two calls with the
-    same seed and number of queries draw the same queries; their errors are the same in the same `stream` and
-    independent in others.
+    error of its standard error's size: such scores are shrunk, so the spread between queries lacks that part. Samples
+    are computed together, in one compiled program, as many at a time as memory allows; the result depends on the seed
+    only, not on the number of devices. Two calls with the same seed and number of queries draw the same queries; their
+    errors are the same in the same `stream` and independent in others.
     """
+    use_compile_cache()
     Q, M = table.score_QM.shape
     each = 8 * Q * M * (8 if method == "mean" else 4 * M)
     batch = int(np.clip(BATCH_BYTES // each, 1, samples))
+    # Drawn on the host: numpy's streams are fast, and XLA's take seconds to compile on a CPU.
+    rows, noise = np.random.default_rng(seed), np.random.default_rng([seed, stream])
+    found = []
     with jax.enable_x64(True):
-        used_QM = jnp.asarray(table.used_QM, float)
-        error_QM = jnp.where(used_QM > 0, jnp.nan_to_num(jnp.asarray(table.error_QM)), 0.0)
-        value_SM, slope_S = draw(
-            jnp.asarray(table.score_QM), used_QM, error_QM if table.errors_join else None,
-            None if x_QM is None else jnp.asarray(x_QM), margin, jax.random.split(jax.random.key(seed), samples),
-            method, ties, batch, stream,
-        )  # fmt: skip
-        return Samples(np.asarray(value_SM), np.asarray(slope_S))
+        score_QM, used_QM = jnp.asarray(table.score_QM), jnp.asarray(table.used_QM, float)
+        error_QM = np.where(table.used_QM, np.nan_to_num(table.error_QM), 0.0)
+        x = None if x_QM is None else jnp.asarray(x_QM)
+        for _ in range(-(-samples // batch)):
+            q_SQ = jnp.asarray(rows.integers(Q, size=(batch, Q), dtype=np.int32))
+            moved_SQM = error_QM[q_SQ] * noise.standard_normal((batch, Q, M)) if table.errors_join else None
+            found.append(drawn(score_QM, used_QM, x, margin, q_SQ, moved_SQM, method, ties))
+        value_SM, slope_S = (np.concatenate([np.asarray(part[k]) for part in found])[:samples] for k in range(2))
+    return Samples(value_SM, slope_S)
 
 
-@partial(jax.jit, static_argnames=("method", "ties", "batch", "stream"))
-def draw(
-    score_QM: Array, used_QM: Array, error_QM: Array | None, x_QM: Array | None, margin: float, keys: Array,
-    method: Method, ties: Ties, batch: int, stream: int,
+@partial(jax.jit, static_argnames=("method", "ties"))
+def drawn(
+    score_QM: Array, used_QM: Array, x_QM: Array | None, margin: float, q_SQ: Array, moved_SQM: Array | None,
+    method: Method, ties: Ties,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """All samples: value_SM and slope_S."""
-    Q, M = score_QM.shape
+    """value_SM and slope_S of the samples that have queries q_SQ and whose scores are moved by so much: a query that
+    is drawn twice has two independent errors, as two queries like it would."""
 
-    def one(key: Array) -> tuple[Array, Array]:
-        rows, noise = jax.random.split(key)
-        noise = jax.random.fold_in(noise, stream)
-        q = jax.random.randint(rows, (Q,), 0, Q)
-        drawn_QM, used = score_QM[q], used_QM[q]
-        if error_QM is not None:
-            # A query that is drawn twice has two independent errors, as two queries like it would.
-            drawn_QM += error_QM[q] * jax.random.normal(noise, (Q, M))
+    def one(q: Array, moved_QM: Array | None) -> tuple[Array, Array]:
+        score, used = score_QM[q] if moved_QM is None else score_QM[q] + moved_QM, used_QM[q]
         if method == "mean":
-            found = means(drawn_QM, used, None if x_QM is None else x_QM[q])
+            found = means(score, used, None if x_QM is None else x_QM[q])
             return found.value_M, found.slope
-        win_QMM, tie_QMM = games(drawn_QM, used, margin)
+        win_QMM, tie_QMM = games(score, used, margin)
         return bradley_terry(win_QMM.sum(axis=0), tie_QMM.sum(axis=0), ties).theta_M, jnp.zeros(())
 
-    value_SM, slope_S = jax.lax.map(one, keys, batch_size=batch)
+    value_SM, slope_S = jax.vmap(one)(q_SQ, moved_SQM)
     return value_SM, slope_S
 
 

@@ -76,19 +76,29 @@ def reachable(step_MM: Array) -> Array:
 
 
 class Games(NamedTuple):
-    """`win_QMM[q, a, b]` f64: a's score is above b's; `tie_QMM` the two are equal; neither if one is not used."""
+    """`win_QMM[q, a, b]` f64: a's score is above b's; `tie_QMM` the two are equal; neither if one is not used. With
+    errors the chances of it."""
 
     win_QMM: Array
     tie_QMM: Array
 
 
-def games(score_QM: ArrayLike, used_QM: ArrayLike, margin: float) -> Games:
-    """Every pair of responses to a query as a game; scores that differ by no more than the margin are a tie."""
+def games(score_QM: ArrayLike, used_QM: ArrayLike, margin: float, error_QM: ArrayLike | None = None) -> Games:
+    """Every pair of responses to a query as a game; scores that differ by no more than the margin are a tie.
+
+    With `error_QM`, standard errors of posterior scores, a game is won with the chance that the truths are in this
+    order, independent normals around the scores.
+    """
     score_QM, used_QM = jnp.asarray(score_QM), jnp.asarray(used_QM)
     d_QMM = score_QM[:, :, None] - score_QM[:, None, :]
     both_QMM = used_QM[:, :, None] * used_QM[:, None, :] * (1 - jnp.eye(score_QM.shape[1]))
-    win_QMM = both_QMM * (d_QMM > margin + TIE)
-    return Games(win_QMM, both_QMM * (jnp.abs(d_QMM) <= margin + TIE))
+    if error_QM is None:
+        win_QMM = both_QMM * (d_QMM > margin + TIE)
+        return Games(win_QMM, both_QMM * (jnp.abs(d_QMM) <= margin + TIE))
+    square_QM = jnp.where(used_QM > 0, jnp.asarray(error_QM), 0.0) ** 2
+    spread_QMM = jnp.sqrt(square_QM[:, :, None] + square_QM[:, None, :]) + TIE
+    win_QMM = both_QMM * jax.scipy.stats.norm.cdf((d_QMM - margin) / spread_QMM)
+    return Games(win_QMM, both_QMM * (1 - win_QMM - jnp.swapaxes(win_QMM, 1, 2)))
 
 
 class Strengths(NamedTuple):

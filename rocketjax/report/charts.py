@@ -51,6 +51,11 @@ def chance_axis(lowest: float) -> Axis:
     return Axis(-0.25 if lowest >= -0.25 else -1.0, 1.0, (0.0, 1.0), 0, names=("chance", "perfect"))
 
 
+def short(text: str, most: int) -> str:
+    """A name that has to fit; a mouse sees the whole of it."""
+    return esc(text) if len(text) <= most else f"<title>{esc(text)}</title>{esc(text[: most - 1])}\u2026"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.2f}%"
 
@@ -138,8 +143,8 @@ class Plot:
             ticks.append(f'<text class="ty" x="{LEFT - 7}" y="{b + 4:.1f}">{text}</text>')
         middle_x, middle_y = (LEFT + right) / 2, (TOP + bottom) / 2
         names = (
-            f'<text class="name" x="{middle_x}" y="{HEIGHT - 8}">{esc(self.x.label)}</text>'
-            f'<text class="name" transform="translate(13 {middle_y}) rotate(-90)">{esc(self.y.label)}</text>'
+            f'<text class="name" x="{middle_x}" y="{HEIGHT - 8}">{short(self.x.label, 56)}</text>'
+            f'<text class="name" transform="translate(13 {middle_y}) rotate(-90)">{short(self.y.label, 38)}</text>'
         )
         return (
             f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{esc(self.title)}">'

@@ -3,7 +3,6 @@
 Axes: Q queries, M models, I items, S clusters (queries), N pairs of a score and a label.
 """
 
-import dataclasses
 import datetime
 import json
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from scipy.stats import norm, rankdata
 from scipy.stats import t as student
 
@@ -44,7 +44,6 @@ Progress = Callable[[int, int], None]
 JUDGMENTS = 400  # responses in the browser, if nobody says otherwise
 LONGEST = 50_000  # characters of a text that are shown; the page says so where it cuts one
 BINS = 10
-BAND_SAMPLES = 500
 LOW_MASS = 0.1  # P(Yes) + P(No) below this: the judge had something else to say
 
 
@@ -167,12 +166,14 @@ def collect(
     heads: bool = False,
     price: float | None = None,
     judgments: int = JUDGMENTS,
+    samples: int = 1000,
     progress: Progress | None = None,
 ) -> Report:
     """Gathers the report of a complete, scored and ranked run; depends on nothing else than what comes in.
 
     `benchmark` is the part that the run graded (`rocketjax.grade.restrict`); without one the texts are absent. `heads`
     compares all heads on the labels, which takes seconds to minutes. At most `judgments` responses go into the browser.
+    `samples` of the bootstrap give the intervals of agreement; those of the ranking are as they are.
     Raises RocketError for a labeler without a benchmark, and what `agree` and `compare` refuse.
     """
     if labeler is not None and benchmark is None:
@@ -182,7 +183,8 @@ def collect(
     if judgments < 0:
         raise RocketError(f"the number of judgments to show is {judgments}; it is 0 or more")
     run.require_complete()
-    ranking, table = run.ranking, run.scores
+    ranking, table, grades = run.ranking, run.scores, run.grades
+    status = dict(sorted(Counter(grades["status"].to_pylist()).items()))
     about = about_scores(table)
     scores = {(r["session_id"], r["model"]): r for r in table.to_pylist()}
     labels: dict[str, dict[str, float | None]] = {}
@@ -195,9 +197,9 @@ def collect(
     whole = panel(run, labels)
     references = []
     if labeler is not None:
-        references.append(against_labels(run, benchmark, labeler, ranking, about))
+        references.append(against_labels(run, benchmark, labeler, ranking, about, samples))
     if ratings is not None:
-        references.append(against_ratings(run, ratings, ratings_name or "ratings", ranking))
+        references.append(against_ratings(run, ratings, ratings_name or "ratings", ranking, samples))
     weights, hurting, whose = weights_of(run, whole, about)
     texts = None if benchmark is None else {s: c.items for s, c in benchmark.checklists.items()}
     weight_of = {} if weights is None else {
@@ -206,7 +208,7 @@ def collect(
     items = item_table(whole, texts, hurting).to_pylist()
     for row in items:
         row["weight"] = weight_of[row["session_id"]][row["item"]] if weight_of else None
-    shown, total = chosen(run, benchmark, scores, labels, labeler, judgments)
+    shown, total = chosen(grades, benchmark, scores, labels, labeler, judgments)
     asked = dict.fromkeys(j.session_id for j in shown)
     compared = None
     if heads:
@@ -229,9 +231,11 @@ def collect(
         checklists={} if texts is None else {s: texts[s] for s in asked},
         judgments=shown,
         judgments_total=total,
-        status=run.status(),
-        mass=answer_mass(run),
-        left_out=left_out(run, benchmark, ranking, about, scores, whole, labeler, references),
+        status=status,
+        mass=answer_mass(grades),
+        left_out=left_out(
+            run.meta, benchmark, ranking, about, scores, grades, status, whole.dropped, labeler, references
+        ),
         spent=spent(run),
         price=price,
     )
@@ -241,12 +245,17 @@ def collect(
 
 
 def against_labels(
-    run: Run, benchmark: Benchmark | None, labeler: str, ranking: Mapping[str, Any], about: Mapping[str, Any]
+    run: Run,
+    benchmark: Benchmark | None,
+    labeler: str,
+    ranking: Mapping[str, Any],
+    about: Mapping[str, Any],
+    samples: int,
 ) -> Reference:
     """A labeler beside the run."""
     assert benchmark is not None, "checked by the caller"
     level, seed = bootstrap_of(ranking)
-    found = agree(run, benchmark=benchmark, labeler=labeler, level=level, seed=seed)
+    found = agree(run, benchmark=benchmark, labeler=labeler, samples=samples, level=level, seed=seed)
     table = scored(run)
     given = benchmark.labels[labeler]
     label_QM = np.asarray(
@@ -271,7 +280,7 @@ def against_labels(
         )
         q_N = np.nonzero(known_QM)[0]
         bins = equal_bins(score_QM[known_QM], label_QM[known_QM], q_N, level)
-        curve = risk_curve(table, label_QM, found["risk_coverage"], level, seed)
+        curve = risk_curve(table, label_QM, found["risk_coverage"], samples, level, seed)
     p, label, session = graded_items(run, benchmark, labeler)
     items: tuple[Bin, ...] = ()
     if len(p):
@@ -283,10 +292,12 @@ def against_labels(
     return Reference(labeler, "labels", found, values, same, int(sure_QM.sum()), bins, items, curve)
 
 
-def against_ratings(run: Run, ratings: Mapping[str, float], name: str, ranking: Mapping[str, Any]) -> Reference:
+def against_ratings(
+    run: Run, ratings: Mapping[str, float], name: str, ranking: Mapping[str, Any], samples: int
+) -> Reference:
     """Ratings of the models beside the run's ranking."""
     level, seed = bootstrap_of(ranking)
-    found = agree(run, ratings=ratings, name=name, level=level, seed=seed)
+    found = agree(run, ratings=ratings, name=name, samples=samples, level=level, seed=seed)
     values = {row["model"]: float(ratings[row["model"]]) for row in ranking["models"] if row["model"] in ratings}
     return Reference(name, "ratings", found, values, False, 0, (), (), ())
 
@@ -339,7 +350,7 @@ def made_bin(score_N: Float, label_N: Float, cluster_N: npt.NDArray[Any], level:
 
 
 def risk_curve(
-    table: Scored, label_QM: Float, found: Mapping[str, Any] | None, level: float, seed: int
+    table: Scored, label_QM: Float, found: Mapping[str, Any] | None, samples: int, level: float, seed: int
 ) -> tuple[Kept, ...]:
     """The points of `agree`'s curve with percentile intervals over bootstrap samples of the queries."""
     if not found:
@@ -353,7 +364,7 @@ def risk_curve(
     Q = len(table.sessions)
     rng = np.random.default_rng(seed)
     risks = []
-    for _ in range(BAND_SAMPLES):
+    for _ in range(samples):
         times_N = np.bincount(rng.integers(Q, size=Q), minlength=Q)[q_N]
         kept_N = np.cumsum(times_N)
         if kept_N[-1]:
@@ -417,7 +428,7 @@ def worth(row: Mapping[str, Any]) -> tuple[int, float, str, int]:
 
 
 def chosen(
-    run: Run,
+    grades: pa.Table,
     benchmark: Benchmark | None,
     scores: Mapping[tuple[str, str], Mapping[str, Any]],
     labels: Mapping[str, Mapping[str, float | None]],
@@ -425,7 +436,7 @@ def chosen(
     count: int,
 ) -> tuple[tuple[Judgment, ...], int]:
     """At most `count` responses for the browser, and how many there are."""
-    columns = [run.grades[n].to_pylist() for n in ("session_id", "model", "item", "p_yes", "status", "truncated")]
+    columns = [grades[n].to_pylist() for n in ("session_id", "model", "item", "p_yes", "status", "truncated")]
     keys = list(dict.fromkeys(zip(columns[0], columns[1], strict=True)))
     sessions, models = (sorted({key[k] for key in keys}) for k in (0, 1))
     q_of, m_of = ({name: i for i, name in enumerate(names)} for names in (sessions, models))
@@ -515,8 +526,8 @@ def spread(urgent_QM: Float, there_QM: npt.NDArray[np.bool_], count: int) -> lis
 # Facts.
 
 
-def answer_mass(run: Run) -> tuple[float, int, int] | None:
-    mass = run.grades["answer_mass"].drop_null().to_numpy().astype(float)
+def answer_mass(grades: pa.Table) -> tuple[float, int, int] | None:
+    mass = grades["answer_mass"].drop_null().to_numpy().astype(float)
     return (float(mass.mean()), int((mass < LOW_MASS).sum()), len(mass)) if len(mass) else None
 
 
@@ -576,25 +587,27 @@ STATUS = {
 
 
 def left_out(
-    run: Run,
+    meta: Mapping[str, Any],
     benchmark: Benchmark | None,
     ranking: Mapping[str, Any],
     about: Mapping[str, Any],
     scores: Mapping[tuple[str, str], Mapping[str, Any]],
-    whole: Panel,
+    grades: pa.Table,
+    status: Mapping[str, int],
+    dropped: Mapping[str, int],
     labeler: str | None,
     references: Sequence[Reference],
 ) -> tuple[LeftOut, ...]:
     """Everything that a figure of the page does not stand on, with the reason; from the first stage to the last."""
     out = []
-    for reason, count in run.meta["benchmark"].get("excluded", {}).items():
+    for reason, count in meta["benchmark"].get("excluded", {}).items():
         where = [e for e in benchmark.exclusions if e.reason == reason] if benchmark else []
         said = tuple(", ".join(x for x in (e.session_id, e.model, e.where) if x) for e in where)
         out.append(LeftOut(count, REASONS.get(reason, reason.replace("_", " ")), said))
-    for status, count in run.status().items():
-        if status != OK:
-            out.append(LeftOut(count, STATUS.get(status, f"items without a grade: {status.replace('_', ' ')}")))
-    cut = int((run.grades["truncated"].to_numpy() > 0).sum())
+    for kind, count in status.items():
+        if kind != OK:
+            out.append(LeftOut(count, STATUS.get(kind, f"items without a grade: {kind.replace('_', ' ')}")))
+    cut = int((grades["truncated"].to_numpy() > 0).sum())
     if cut:
         out.append(LeftOut(cut, "items graded on a prompt that was cut in the middle (--overflow truncate-middle)"))
     empty = sum(row["score"] is None for row in scores.values())
@@ -610,36 +623,10 @@ def left_out(
         limit = about.get("abstain")
         more = "" if limit is None else f" (standard error above {limit:g}, or not known)"
         out.append(LeftOut(ranking["abstained"], f"scores not in the ranking: too uncertain{more}"))
-    for reason, count in whole.dropped.items():
+    for reason, count in dropped.items():
         out.append(LeftOut(count, f"labels of {labeler} not used: {reason}"))
     for reference in references:
         lacking = reference.agreement.get("without_rating") or ()
         if lacking:
             out.append(LeftOut(len(lacking), f"models without a rating in {reference.name}", tuple(lacking)))
     return tuple(out)
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """What the page's browser of judgments reads: queries by session, and the judgments in their order."""
-    queries: dict[str, Any] = {}
-    for judgment in report.judgments:
-        session = judgment.session_id
-        queries.setdefault(
-            session,
-            {
-                "turns": [[m.role, m.content] for m in report.questions.get(session, ())],
-                "items": list(report.checklists.get(session, ())),
-                "weights": [round(w, 3) for w in report.weight_of.get(session, ())],
-            },
-        )
-    return {
-        "queries": queries,
-        "labeler": report.labeler,
-        "judgments": [
-            {
-                **{f.name: getattr(j, f.name) for f in dataclasses.fields(j) if f.name != "history"},
-                "history": None if j.history is None else [[m.role, m.content] for m in j.history],
-            }
-            for j in report.judgments
-        ],
-    }

@@ -5,7 +5,7 @@ from typing import Any
 
 from rocketjax.report.collect import LONGEST, LOW_MASS, Report
 from rocketjax.report.elements import cell, count, esc, none, number, sort_key, table
-from rocketjax.report.standing import dollars, duration, head_name
+from rocketjax.report.standing import dollars, duration, head_name, rate
 
 MOST_ITEMS = 1000  # rows of the table of items
 MOST_PLACES = 100  # places listed of one kind of exclusion
@@ -28,12 +28,14 @@ def items(report: Report) -> str:
     weighed = any(r["weight"] is not None for r in rows)
     families = any(unfair(r) for r in rows)
     meaning = {
-        "hurts": "hurt: they go against the labels, or their weight is below 0 by more than its standard error",
-        "dead": "are dead: p(yes) hardly differs between responses",
-        "unknown": "have too few graded responses to tell",
-        "ok": "are neither",
+        "hurts": "Harmful, against the labels or with a weight below 0 by more than its standard error",
+        "dead": "Dead, with a p(yes) that hardly differs between responses",
+        "unknown": "With too few graded responses to tell",
+        "ok": "Others",
     }
-    lines = [f"{count(len(rows), 'item')}.", *(f"{tally[k]:,} {text}." for k, text in meaning.items() if tally[k])]
+    if not (labelled or weighed):
+        del meaning["hurts"]
+    lines = [f"{count(len(rows), 'item')}.", *(f"{text}: {tally[k]:,}." for k, text in meaning.items())]
     if not labelled:
         lines.append("No labels, so no agreement" + ("." if weighed else ", and none is known to hurt."))
     lines.append(
@@ -227,14 +229,14 @@ def cost(report: Report) -> list[tuple[str, str]]:
             lines.append(("tokens computed", f"{tokens:,.0f}, {tokens / graded:.0f} an item; whole prompts: {whole}"))
             lines.append(("rows", f"{sums['rows']:,.0f}, {tokens / max(sums['padded_tokens'], 1):.0%} full"))
         if used.seconds and graded:
-            rate = f"{graded / used.seconds:,.1f} items/s, {sums['flops'] / used.seconds / 1e9:,.1f} GFLOP/s"
-            lines.append(("speed", rate))
+            speed = f"{graded / used.seconds:,.1f} items/s, {sums['flops'] / used.seconds / 1e9:,.1f} GFLOP/s"
+            lines.append(("speed", speed))
         if sums["defused"]:
             lines.append(("imitated delimiters defused", f"{sums['defused']:,.0f}"))
         hours = used.device_seconds / 3600
         said = "not given (--price X, dollars per device and hour)"
         if report.price is not None:
-            said = f"{dollars(hours * report.price)}: {hours:.3f} device hours at ${report.price:g}"
+            said = f"{dollars(hours * report.price)}: {hours:.3f} device hours at {rate(report.price)}"
         lines.append(("price", said))
     else:
         lines.append(("time, tokens, price", "not known: no grading process left its figures in this run"))
@@ -262,4 +264,4 @@ def exclusions(report: Report) -> str:
             inside = "".join(f"<li>{line}</li>" for line in lines)
             places = f"<details><summary>where</summary><ul>{inside}</ul></details>"
         rows.append(f'<tr><td class="num">{one.count:,}</td><td class="name">{esc(one.what)}{places}</td></tr>')
-    return table([("Number", "num"), ("What, and why", "")], rows)
+    return table([("Number", "num"), ("What, and why", "")], rows, "left-out")

@@ -8,17 +8,17 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import rocketjax
-from rocketjax.bench import Benchmark
+from rocketjax.bench import Benchmark, Message
 from rocketjax.errors import RocketError
 from rocketjax.grade import Run, write_atomically
 from rocketjax.rank import rank_models
-from rocketjax.report.collect import JUDGMENTS, LONGEST, Progress, Report, as_json, collect
+from rocketjax.report.collect import JUDGMENTS, LONGEST, Judgment, Progress, Report, collect
 from rocketjax.report.details import browser, exclusions, facts, items
 from rocketjax.report.elements import esc, visible
 from rocketjax.report.quality import agreement, calibration, heads
@@ -39,6 +39,7 @@ def write_report(
     heads: bool = False,
     price: float | None = None,
     judgments: int = JUDGMENTS,
+    samples: int = 1000,
     say: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -47,7 +48,8 @@ def write_report(
     Scores and ranking that lack are made as `score` and `rank_models` make them without options, and `say` hears of it.
     `benchmark` is the part that the run graded (`rocketjax.grade.restrict`), with the texts; `labeler` one of its
     labelers, `ratings` known ratings of the models, called `ratings_name`; `heads` compares all heads on the labels;
-    `price` is in dollars per device and hour; at most `judgments` responses can be browsed. The same input gives the
+    `price` is in dollars per device and hour; at most `judgments` responses can be browsed; `samples` of the
+    bootstrap give the intervals of agreement. The same input gives the
     same bytes. Raises RocketError as the stages before do.
     """
     path = Path(output) if output is not None else run.path / "report.html"
@@ -64,7 +66,7 @@ def write_report(
     page = render(
         collect(
             run, benchmark, labeler=labeler, ratings=ratings, ratings_name=ratings_name, heads=heads, price=price,
-            judgments=judgments, progress=progress,
+            judgments=judgments, samples=samples, progress=progress,
         )
     ).encode()  # fmt: skip
     try:
@@ -111,18 +113,54 @@ def digest(text: str) -> str:
 
 def embedded(report: Report) -> str:
     """The browser's data as JSON that no HTML parser can leave: none of `<`, `>`, `&` and the line separators."""
-
-    def safe(value: Any) -> Any:
-        if isinstance(value, str):
-            if len(value) <= LONGEST:
-                return visible(value)
-            half = LONGEST // 2
-            return [visible(value[:half]), len(value) - 2 * half, visible(value[-half:])]
-        if isinstance(value, Mapping):
-            return {visible(str(k)): safe(v) for k, v in value.items()}
-        return [safe(v) for v in value] if isinstance(value, list | tuple) else value
-
-    text = json.dumps(safe(as_json(report)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    asked = dict.fromkeys(j.session_id for j in report.judgments)
+    queries = {
+        visible(session): {
+            "turns": turns(report.questions.get(session, ())),
+            "items": [shown(text) for text in report.checklists.get(session, ())],
+            "weights": [round(w, 3) for w in report.weight_of.get(session, ())],
+        }
+        for session in asked
+    }
+    labeler = None if report.labeler is None else visible(report.labeler)
+    data = {"queries": queries, "labeler": labeler, "judgments": [entry(j) for j in report.judgments]}
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def entry(j: Judgment) -> dict[str, Any]:
+    """A judgment as the page's script reads it."""
+    return {
+        "session_id": visible(j.session_id),
+        "model": visible(j.model),
+        "score": rounded(j.score),
+        "error": rounded(j.error),
+        "abstained": j.abstained,
+        "label": rounded(j.label),
+        "wrong": rounded(j.wrong),
+        "p": [rounded(p) for p in j.p],
+        "status": j.status,
+        "item_labels": j.item_labels,
+        "truncated": j.truncated,
+        "text": None if j.text is None else shown(j.text),
+        "history": None if j.history is None else turns(j.history),
+    }
+
+
+def rounded(x: float | None) -> float | None:
+    return None if x is None else round(x, 4)
+
+
+def turns(messages: Sequence[Message]) -> list[list[Any]]:
+    """Roles and texts."""
+    return [[m.role, shown(m.content)] for m in messages]
+
+
+def shown(text: str) -> str | list[Any]:
+    """A text; of a very long one its beginning, how many characters are not in the page, and its end."""
+    if len(text) <= LONGEST:
+        return visible(text)
+    half = LONGEST // 2
+    return [visible(text[:half]), len(text) - 2 * half, visible(text[-half:])]

@@ -66,19 +66,24 @@
   const digits = (x, n) => x.toFixed(n).replace("-", "\u2212");
   const STEP = 20;
 
+  const say = (node, text) => {
+    node.dir = "auto";
+    if (Array.isArray(text)) {
+      // [beginning, how many characters are not in the page, end]
+      const gap = `\n[\u2026 ${text[1].toLocaleString("en")} characters are not in this page \u2026]\n`;
+      node.append(text[0], make("span", "cut", gap), text[2]);
+    } else if (text === "") {
+      node.append(make("em", "soft", "empty"));
+    } else {
+      node.textContent = text;
+    }
+  };
+
   const textBlock = (kind, who, text) => {
     const block = make("div", `turn ${kind}`);
     block.append(make("span", "", who));
     const box = make("div");
-    box.dir = "auto";
-    if (Array.isArray(text)) {
-      // [beginning, how many characters are not in the page, end]
-      box.append(text[0], make("span", "cut", `\n[\u2026 ${text[1].toLocaleString("en")} characters are left out of this page \u2026]\n`), text[2]);
-    } else if (text === "") {
-      box.append(make("em", "soft", "empty"));
-    } else {
-      box.textContent = text;
-    }
+    say(box, text);
     block.append(box);
     return block;
   };
@@ -119,8 +124,8 @@
     const asked = make("ol", "asked");
     j.p.forEach((p, i) => {
       const line = make("li");
-      const text = make("div", "text", query.items.length ? query.items[i] : `Item ${i}`);
-      text.dir = "auto";
+      const text = make("div", "text");
+      say(text, query.items.length ? query.items[i] : `item ${i}`);
       line.append(text);
       const answer = make("div", "answer");
       if (p === null) {
@@ -128,7 +133,7 @@
       } else {
         answer.append(make("b", p > 0.5 ? "yes" : "no", `p(yes) = ${digits(p, 2)}`), bar(p));
       }
-      if (query.weights.length) answer.append(make("span", "soft", `weight ${digits(query.weights[i], 2)}`));
+      if (query.weights.length) answer.append(make("span", "weight", `weight ${digits(query.weights[i], 2)}`));
       if (j.item_labels !== null) {
         const label = j.item_labels[i];
         const wrong = label !== null && p !== null && label !== 0.5 && label > 0.5 !== p > 0.5;
@@ -169,7 +174,7 @@
   for (const j of data.judgments) {
     const query = data.queries[j.session_id];
     const turns = j.history === null ? query.turns : [...j.history, ...query.turns];
-    const parts = [j.model, j.session_id, plain(j.text), ...query.items, ...turns.map((turn) => plain(turn[1]))];
+    const parts = [j.model, j.session_id, plain(j.text), ...query.items.map(plain), ...turns.map((turn) => plain(turn[1]))];
     j.words = parts.join("\n").toLowerCase();
   }
   const model = $("#browse-model");

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rocketjax.report.charts import UNIT, Axis, Plot, axis, axis_bar, chance_axis, interval_bar
 from rocketjax.report.collect import Bin, Reference, Report
 from rocketjax.report.elements import count, esc, figure_text, none, number, sort_key, span, table, unseen
-from rocketjax.report.standing import head_name, level_of
+from rocketjax.report.standing import head_name, level_of, word_of
 
 # Name, what it says, and what it is without any knowledge, where that is so; 1 is perfect then.
 MEASURES: dict[str, tuple[str, str, float | None]] = {
@@ -16,12 +16,18 @@ MEASURES: dict[str, tuple[str, str, float | None]] = {
     "mae": ("Mean absolute error", "in points; says little if the scales differ", None),
     "kappa": ("Cohen's κ", "same whole point, beyond chance", 0.0),
     "quadratic_kappa": ("Quadratic κ", "the same, near misses forgiven", 0.0),
-    "alpha": ("Krippendorff's α", "same value, beyond chance", 0.0),
+    "alpha": ("Krippendorff's α", "close values, beyond chance", 0.0),
     "icc": ("ICC(2,1)", "absolute agreement of two raters", 0.0),
     "accuracy": ("Accuracy", "p(yes) on the label's side of 0.5", 0.5),
     "auc": ("AUC", "how often a yes has a higher p than a no", 0.5),
     "brier": ("Brier score", "mean squared error of p; 0 is perfect", None),
     "ece": ("ECE", "mean gap of p and share of yes; 0 is perfect", None),
+}
+# Of items yes and no are compared.
+OF_ITEMS: dict[str, tuple[str, str, float | None]] = {
+    **MEASURES,
+    "kappa": ("Cohen's κ", "same verdict, beyond chance", 0.0),
+    "alpha": ("Krippendorff's α", "the same, corrected for few items", 0.0),
 }
 
 
@@ -65,23 +71,29 @@ def against(report: Report, reference: Reference) -> str:
         lacking.append(f"No scores of single responses by {name}.")
     if found.get("items"):
         rest = {k: v for k, v in found["items"].items() if k not in ("n", "reliability")}
-        parts.append(f"<div>{figures(count(found['items']['n'], 'single item'), rest)}</div>")
+        parts.append(f"<div>{figures(count(found['items']['n'], 'single item'), rest, OF_ITEMS)}</div>")
     elif reference.kind == "labels":
         lacking.append(f"No labels of single items by {name}.")
     without = found.get("without_rating") or ()
     if without:
         lacking.append(f"Without a rating: {esc(', '.join(without))}.")
     lead = f"{'Ratings' if reference.kind == 'ratings' else 'Labels'}: {name}"
-    said = f'<p class="note">{found["level"]:.0%} intervals over bootstrap samples of the queries.</p>'
+    said = f"{found['level']:.0%} intervals over bootstrap samples of the queries."
+    if report.ranking["method"] != "mean" or report.ranking["length_controlled"]:
+        said += " The ranking here is that by plain mean scores."
     gone = none(" ".join(lacking)) if lacking else ""
     if len(parts) % 2:
         parts[-1] = parts[-1].replace("<div", '<div class="whole"', 1)
-    return f'<h3>{lead}</h3>{said}<div class="columns">{"".join(parts)}</div>{gone}'
+    return f'<h3>{lead}</h3><p class="note">{said}</p><div class="columns">{"".join(parts)}</div>{gone}'
 
 
-def figures(caption: str, found: Mapping[str, Sequence[float | None]]) -> str:
+def figures(
+    caption: str,
+    found: Mapping[str, Sequence[float | None]],
+    known: Mapping[str, tuple[str, str, float | None]] = MEASURES,
+) -> str:
     """A table of measures with their intervals, drawn on one scale from chance to perfect."""
-    measures = {key: MEASURES.get(key, (key.replace("_", " "), "", None)) for key in found}
+    measures = {key: known.get(key, (key.replace("_", " "), "", None)) for key in found}
     drawn = {
         key: [None if x is None else (x - chance) / (1 - chance) for x in found[key]]
         for key, (_, _, chance) in measures.items()
@@ -112,8 +124,10 @@ def scatter(report: Report, reference: Reference) -> str:
         return ""
     what = "rating" if reference.kind == "ratings" else "mean label"
     x = axis((reference.values[r["model"]] for r in rows), f"{what}, {reference.name}")
-    y = axis((v for r in rows for v in (r["low"], r["score"], r["high"])), "score here")
-    text = f"A point for each model: its score here against its {what}. The leaderboard has the same figures."
+    y = axis((v for r in rows for v in (r["low"], r["score"], r["high"])), f"{word_of(report)} here")
+    text = (
+        f"A point for each model: its {word_of(report)} here against its {what}. The leaderboard has the same figures."
+    )
     plot = Plot(x, y, f"Scores beside {reference.name}", text)
     for row in rows:
         if row["rank_low"] is not None:
@@ -213,7 +227,12 @@ def bin_table(report: Report, bins: Sequence[Bin], unit: str, score: str, label:
                   f"{number(b.label, digits)} <small>{ends}</small>")  # fmt: skip
         rows.append("<tr>" + "".join(f'<td class="num">{v}</td>' for v in values) + "</tr>")
     head = [(unit, "num"), ("queries", "num"), (score, "num"), (f"{label}, {level_of(report)} interval", "num")]
-    return f'<details class="screen-only"><summary>The figures</summary>{table(head, rows)}</details>'
+    return details(table(head, rows))
+
+
+def details(inside: str) -> str:
+    """A table that opens."""
+    return f'<details class="screen-only"><summary>The figures</summary><div class="wide">{inside}</div></details>'
 
 
 def risk(report: Report, reference: Reference) -> str:
@@ -244,8 +263,7 @@ def risk(report: Report, reference: Reference) -> str:
         values = f"{k.coverage:.0%}", f"{number(k.risk, 3)} <small>{ends}</small>", number(k.threshold, 3)
         rows.append("<tr>" + "".join(f'<td class="num">{v}</td>' for v in values) + "</tr>")
     head = [("kept", "num"), (f"error, {level_of(report)} interval", "num"), ("standard error up to", "num")]
-    details = f'<details class="screen-only"><summary>The figures</summary>{table(head, rows)}</details>'
-    return f'{plot.svg()}<p class="note">{note}</p>{details}'
+    return f'{plot.svg()}<p class="note">{note}</p>{details(table(head, rows))}'
 
 
 # Heads.

@@ -16,6 +16,10 @@ def digits_of(report: Report) -> int:
     return 0 if report.ranking["method"] == "bradley-terry" else 2
 
 
+def word_of(report: Report) -> str:
+    return "rating" if report.ranking["method"] == "bradley-terry" else "score"
+
+
 def level_of(report: Report) -> str:
     about = report.ranking["interval"]
     return f"{(about['level'] if about else 0.95):.0%}"
@@ -34,6 +38,11 @@ def duration(seconds: float) -> str:
 
 def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+
+
+def rate(price: float) -> str:
+    """A price as it was given."""
+    return f"${price:,.2f}" if round(price, 2) == price else f"${price:g}"
 
 
 # The top of the page.
@@ -64,7 +73,9 @@ def summary(report: Report) -> str:
             value, low, high = reference.agreement["ranking"]["spearman"]
             ends = "" if low is None or high is None else f" {span(low, high, 2)}"
             rho = "says nothing here" if value is None else f"is {number(value, 2)}{ends}"
-            said += f" The rank correlation with {esc(reference.name)} {rho}."
+            plain = report.ranking["method"] == "mean" and not report.ranking["length_controlled"]
+            of = "The" if plain else "By plain mean scores the"
+            said += f" {of} rank correlation with {esc(reference.name)} {rho}."
     judge = f"<code>{esc(report.meta['judge']['origin'])}</code>, head {esc(head_name(report.about))}"
     graded, total = report.status.get("ok", 0), sum(report.status.values())
     tiles = [
@@ -78,7 +89,7 @@ def summary(report: Report) -> str:
         tiles.append((duration(used.seconds), "of grading"))
         if report.price is not None:
             amount = dollars(used.device_seconds / 3600 * report.price)
-            tiles.append((amount, f"at ${report.price:g} per device and hour"))
+            tiles.append((amount, f"at {rate(report.price)} per device and hour"))
     shown = "".join(f"<li><b>{esc(value)}</b> {esc(text)}</li>" for value, text in tiles)
     return f'<p class="lead">{said}</p><p class="soft">Judged by {judge}.</p><ul class="tiles">{shown}</ul>'
 
@@ -108,7 +119,7 @@ def leaderboard(report: Report) -> str:
     scale = axis([x for row in rows for x in (row["low"], row["score"], row["high"])])
     references = [(r, reference_ranks(r)) for r in report.references if r.values]
     counted = rows[0]["wins"] is not None
-    head = [("Rank", ""), ("Model", ""), ("Score", ""), (unseen("Score as a chart"), "plot")]
+    head = [("Rank", ""), ("Model", ""), (word_of(report).capitalize(), ""), (unseen("Chart"), "plot")]
     head += [("Group", "")] if about else []
     head += [("Wins / ties / losses", "num")] if counted else []
     head += [(esc(r.name), "num") for r, _ in references]
@@ -140,7 +151,7 @@ def leaderboard(report: Report) -> str:
             cells.append(f'<td class="num" data-label="{esc(reference.name)}:">{text}</td>')
         out.append(f"<tr>{''.join(cells)}</tr>")
     foot = "<td></td>" * 3 + f'<td class="plot">{axis_bar(scale)}</td>' + "<td></td>" * len(head[4:])
-    return notes(report) + table(head, out, "board", foot=foot)
+    return f'{notes(report)}<div class="wide">{table(head, out, "board", foot=foot)}</div>'
 
 
 def rank_range(row: Mapping[str, Any]) -> str:
