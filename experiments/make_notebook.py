@@ -77,7 +77,7 @@ rocketjax.rank_models(mine)"""),
 
 From grades to the loss on people's labels everything is a JAX function, so its gradient says which items the labels ask
 to count more. Below, the item weights of one query, moved by plain gradient descent from the mean's weights. (With the
-judge's weights, a soft prompt, temperature or adapters in the same step: `rocketjax tune`, `rocketjax.tune.Learner`.)"""),
+judge's weights, a soft prompt, temperature or adapters in the same step: `rocketjax.tune.Learner`.)"""),
     (CODE, """import jax.numpy as jnp
 from rocketjax.reweight import panel
 

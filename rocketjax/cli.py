@@ -1228,7 +1228,9 @@ def run_all(
     ranking = rank_models(run, method=options["method"], samples=options["samples"], seed=options["seed"])
     agreement = None
     if labeler is not None or known is not None:
-        about = {"labeler": labeler} if labeler is not None else {"ratings": known, "name": Path(options["ratings"]).name}
+        about: dict[str, Any] = {"labeler": labeler}
+        if labeler is None:
+            about = {"ratings": known, "name": Path(options["ratings"]).name}
         agreement = agree_with(run, benchmark, samples=options["samples"], seed=options["seed"], **about)
         write_json(output / "agreement.json", agreement)
     page = write_report(

@@ -122,9 +122,10 @@ def rank_models(
     to the rest (see `strength.means`). `lengths`, the benchmark, ranks the models as if all had answered at the same
     length. With `bradley-terry` it is a rating with mean 1000 of the models as players: a game is two scores of one
     query, a tie if they differ by no more than `margin` (in points of the score), and ties count by Davidson's model or
-    as half a win; the scores of a fitted head win with the chance that their errors leave (`strength.games`). Intervals come from `samples` bootstrap samples of the queries, clustered by session, with the
-    scores' own standard errors where a head was fitted to labels; 0 samples leaves them out. Scores made with
-    `--compat rocketeval` are ranked as RocketEval does: by each model's mean over its own sessions, without intervals.
+    as half a win; the scores of a fitted head win with the chance that their errors leave (`strength.games`).
+    Intervals come from `samples` bootstrap samples of the queries, clustered by session, with the scores' own standard
+    errors where a head was fitted to labels; 0 samples leaves them out. Scores made with `--compat rocketeval` are
+    ranked as RocketEval does: by each model's mean over its own sessions, without intervals.
     Raises RocketError if there is nothing to compare or an option makes no sense.
     """
     if samples and samples < 100:
