@@ -13,7 +13,7 @@ from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
 from rocketjax.grade import OK, Run
 from rocketjax.grade.run import differences
-from rocketjax.rank.agree import draw_of, figures, ranks, responses
+from rocketjax.rank.agreement import draw_of, figures, ranks, responses
 from rocketjax.rank.bootstrap import bootstrap, interval, value_of
 from rocketjax.rank.groups import holm
 from rocketjax.rank.ranking import number, p_value

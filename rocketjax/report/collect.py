@@ -20,7 +20,7 @@ from rocketjax.bench import Benchmark, Message
 from rocketjax.errors import RocketError
 from rocketjax.grade import OK, Run
 from rocketjax.rank import agree
-from rocketjax.rank.agree import graded_items
+from rocketjax.rank.agreement import graded_items
 from rocketjax.rank.scored import Scored, scored
 from rocketjax.reweight import (
     Options,
