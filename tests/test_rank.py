@@ -395,6 +395,8 @@ def test_agreement_with_labels_and_ratings(run, tmp_path):
             read_ratings(elo)
     elo.write_text('[{"name": "a", "elo": 3}]')
     assert read_ratings(elo) == {"a": 3.0}
+    elo.write_text('{"rating_system": "bt", "ratings": {"a": {"rating": 3, "num_battles": 1}}}')
+    assert read_ratings(elo) == {"a": 3.0}
 
 
 def test_two_runs_side_by_side(run, tmp_path):

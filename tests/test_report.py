@@ -383,6 +383,7 @@ def test_time_tokens_and_price_are_those_of_the_sessions(tmp_path):
     assert "$3.75" in page.text(page.one("ul", class_="tiles"))
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_head_that_scored(tmp_path):
     run, bench = made(tmp_path)
     labels = labels_of(bench, "human")
@@ -397,6 +398,7 @@ def test_weights_are_those_of_the_head_that_scored(tmp_path):
     assert "Weights of head ridge, fitted to human" in page.text(page.one("section", id="items"))
 
 
+@pytest.mark.slow
 def test_heads_are_compared_when_asked(tmp_path, monkeypatch):
     from rocketjax.report import collect as module
 
@@ -581,6 +583,7 @@ def test_collect_refuses_what_makes_no_sense(plain):
         collect(run, bench, labeler="nobody")
 
 
+@pytest.mark.slow
 def test_parity_data(shared, tmp_path):
     """Real judgments and texts: the whole of it parses, and says what the ranking says."""
     bench = load_benchmark(shared / "data" / "dev" / "mtbench")

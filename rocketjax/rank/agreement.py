@@ -28,7 +28,7 @@ Figure = list[float | None]  # value, low, high
 
 
 def read_ratings(file: str | os.PathLike[str]) -> dict[str, float]:
-    """Ratings of models: JSON ({"model": number}, or a list of objects with `model` or `name` and `rating`, `elo` or
+    """Ratings of models: JSON ({"model": number}, alone or under `ratings`, or a list of objects with `model` or `name` and `rating`, `elo` or
     `score`), or a CSV with such columns. Raises RocketError with the file and the row."""
     path = Path(file)
     try:
@@ -43,10 +43,11 @@ def read_ratings(file: str | os.PathLike[str]) -> dict[str, float]:
             given = json.loads(text)
         except ValueError as e:
             raise RocketError(f"{path}: is no JSON ({e})") from None
-        flat = isinstance(given, dict)
-        rows = (
-            [{"model": m, **(r if isinstance(r, dict) else {"rating": r})} for m, r in given.items()] if flat else given
-        )
+        if isinstance(given, dict) and isinstance(given.get("ratings"), dict):
+            given = given["ratings"]  # with notes about them beside
+        rows = given
+        if isinstance(given, dict):
+            rows = [{"model": m, **(r if isinstance(r, dict) else {"rating": r})} for m, r in given.items()]
     else:
         rows = list(csv.DictReader(text.splitlines()))
     out: dict[str, float] = {}
