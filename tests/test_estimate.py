@@ -114,6 +114,7 @@ def test_blocks_are_those_that_attention_visits(local):
     assert row_flops(config, row) < cost.padded_flops(config, row.length, cost.rows_of(config, row))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "int8"])
 def test_weights_take_the_bytes_of_the_loaded_model(dtype):
     model = cast(tiny_judge().model, dtype)
@@ -121,6 +122,7 @@ def test_weights_take_the_bytes_of_the_loaded_model(dtype):
     assert cost.weight_bytes(model.config, dtype) == held
 
 
+@pytest.mark.slow
 def test_activations_are_about_those_of_xla():
     config = Config("llama", layers=3, D=96, N=6, K=2, H=16, F=256, V=9000, context=4096, norm_eps=1e-6, rope_theta=1e4)
     length, leaves = 1024, 64

@@ -23,7 +23,7 @@ from rocketjax.rank.bootstrap import bootstrap, interval, value_of
 from rocketjax.rank.groups import holm, letters
 from rocketjax.rank.metrics import alpha, icc, kappa, reliability
 from rocketjax.rank.scored import Scored
-from rocketjax.rank.strength import bradley_terry, games, means
+from rocketjax.rank.strength import fit_means, fit_strengths, games
 from rocketjax.reweight import SCORES, score
 
 
@@ -45,7 +45,7 @@ def test_means_are_least_squares_on_dummy_variables(kind):
     used_QM[0] = True
     with_x = kind in ("covariate", "all")
     with jax.enable_x64(True):
-        got = means(jnp.asarray(score_QM), jnp.asarray(used_QM, float), jnp.asarray(x_QM) if with_x else None)
+        got = fit_means(jnp.asarray(score_QM), jnp.asarray(used_QM, float), jnp.asarray(x_QM) if with_x else None)
     rows = [(q, m) for q in range(Q) for m in range(M) if used_QM[q, m]]
     design = np.zeros((len(rows), Q + M + 1))
     for n, (q, m) in enumerate(rows):
@@ -97,7 +97,7 @@ def test_bradley_terry_is_logistic_regression(seed):
     )
     expected = fitted.coef_[0] - fitted.coef_[0].mean()
     with jax.enable_x64(True):
-        got = bradley_terry(jnp.asarray(win), jnp.asarray(tied), "half")
+        got = fit_strengths(jnp.asarray(win), jnp.asarray(tied), "half")
     np.testing.assert_allclose(got.theta_M, expected, atol=2e-5)
     assert float(got.tie) == 0 and bool(got.connected_M.all())
 
@@ -117,7 +117,7 @@ def test_davidsons_ties_are_the_maximum_of_its_likelihood(seed):
 
     found = minimize(loss, np.zeros(M + 1), method="BFGS", options={"gtol": 1e-8})
     with jax.enable_x64(True):
-        got = bradley_terry(jnp.asarray(win), jnp.asarray(tied), "davidson")
+        got = fit_strengths(jnp.asarray(win), jnp.asarray(tied), "davidson")
     np.testing.assert_allclose(got.theta_M, found.x[:M] - found.x[:M].mean(), atol=1e-4)
     assert float(got.tie) == pytest.approx(np.exp(found.x[M]), rel=1e-4)
 
@@ -125,13 +125,11 @@ def test_davidsons_ties_are_the_maximum_of_its_likelihood(seed):
 def test_separation_is_found_and_not_reported_as_a_number():
     win = np.asarray([[0, 9, 9, 9], [0, 0, 5, 9], [0, 4, 0, 9], [0, 0, 0, 0]], float)
     with jax.enable_x64(True):
-        got = bradley_terry(jnp.asarray(win), jnp.zeros((4, 4)), "davidson")
-        inner = bradley_terry(jnp.asarray(win[1:3, 1:3]), jnp.zeros((2, 2)), "davidson")
-        alone = bradley_terry(jnp.zeros((3, 3)), jnp.zeros((3, 3)), "davidson")
+        got = fit_strengths(jnp.asarray(win), jnp.zeros((4, 4)), "davidson")
+        alone = fit_strengths(jnp.zeros((4, 4)), jnp.zeros((4, 4)), "davidson")
     assert np.isposinf(got.theta_M[0]) and np.isneginf(got.theta_M[3])
-    np.testing.assert_allclose(got.theta_M[1:3], inner.theta_M, atol=1e-8)
-    np.testing.assert_allclose(inner.theta_M[0] - inner.theta_M[1], np.log(5 / 4), atol=1e-8)
-    assert np.isnan(np.asarray(alone.theta_M)).sum() == 2, "nothing compares them"
+    np.testing.assert_allclose(got.theta_M[1:3], [np.log(5 / 4) / 2, -np.log(5 / 4) / 2], atol=1e-8)
+    assert np.isnan(np.asarray(alone.theta_M)).sum() == 3, "nothing compares them"
 
 
 def test_games_count_wins_and_ties_within_the_margin():
@@ -148,9 +146,10 @@ def test_games_of_uncertain_scores_are_the_mean_of_games_of_their_draws():
     used = np.asarray([[1, 1, 1], [1, 1, 1], [1, 0, 1], [1, 1, 1]], float)
     with jax.enable_x64(True):
         win, tie = (np.asarray(g) for g in games(score, used, 0.3, error))
-        drawn = [games(score + error * rng.normal(size=score.shape), used, 0.3) for _ in range(3000)]
-        for got, part in ((win, 0), (tie, 1)):
-            np.testing.assert_allclose(got, np.mean([np.asarray(d[part]) for d in drawn], axis=0), atol=0.04)
+        draws = score + error * rng.normal(size=(4000, *score.shape))
+        drawn = jax.vmap(lambda s: games(s, used, 0.3))(draws)
+        for got, part in ((win, drawn.win_QMM), (tie, drawn.tie_QMM)):
+            np.testing.assert_allclose(got, part.mean(axis=0), atol=0.04)
     assert (win[2, 1] == 0).all() and np.allclose(win + win.swapaxes(1, 2) + tie, np.where(win + tie > 0, 1, 0))
 
 

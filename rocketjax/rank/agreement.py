@@ -28,8 +28,8 @@ Figure = list[float | None]  # value, low, high
 
 
 def read_ratings(file: str | os.PathLike[str]) -> dict[str, float]:
-    """Ratings of models: JSON ({"model": number}, alone or under `ratings`, or a list of objects with `model` or `name` and `rating`, `elo` or
-    `score`), or a CSV with such columns. Raises RocketError with the file and the row."""
+    """Ratings of models: JSON ({"model": number}, alone or under `ratings`, or a list of objects with `model` or `name`
+    and `rating`, `elo` or `score`), or a CSV with such columns. Raises RocketError with the file and the row."""
     path = Path(file)
     try:
         text = path.read_text("utf-8-sig")

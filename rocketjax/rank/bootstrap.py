@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 from rocketjax.grade import use_compile_cache
 from rocketjax.rank.scored import Float, Scored
-from rocketjax.rank.strength import Method, Ties, bradley_terry, games, means
+from rocketjax.rank.strength import Method, Ties, bradley_terry, fit_means, fit_strengths, games, means
 
 BATCH_BYTES = 2**28  # of one batch of samples; more at once is no faster
 
@@ -35,12 +35,12 @@ def value_of(table: Scored, method: Method, ties: Ties, margin: float, x_QM: Flo
     with jax.enable_x64(True):
         score_QM, used_QM = jnp.asarray(table.score_QM), jnp.asarray(table.used_QM, float)
         if method == "mean":
-            found = means(score_QM, used_QM, None if x_QM is None else jnp.asarray(x_QM))
+            found = fit_means(score_QM, used_QM, None if x_QM is None else jnp.asarray(x_QM))
             return np.asarray(found.value_M), float(found.slope)
         # Shrunken scores order surer than the truth does: their errors belong to the games, too.
         errors = jnp.asarray(table.error_QM) if table.errors_join else None
         win_QMM, tie_QMM = games(score_QM, used_QM, margin, errors)
-        return np.asarray(bradley_terry(win_QMM.sum(axis=0), tie_QMM.sum(axis=0), ties).theta_M), 0.0
+        return np.asarray(fit_strengths(win_QMM.sum(axis=0), tie_QMM.sum(axis=0), ties).theta_M), 0.0
 
 
 def bootstrap(

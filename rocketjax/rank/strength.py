@@ -161,3 +161,7 @@ def bradley_terry(win_MM: Array, tie_MM: Array, ties: Ties) -> Strengths:
     outside_M = jnp.where(above_M, jnp.inf, jnp.where(below_M, -jnp.inf, jnp.nan))
     nu = jnp.where(any_tie, jnp.exp(x[M]), 0.0)
     return Strengths(jnp.where(inside_M, theta_M, outside_M), nu, inside_M)
+
+
+fit_means = jax.jit(means)
+fit_strengths = jax.jit(bradley_terry, static_argnames=("ties",))
