@@ -24,8 +24,8 @@ from rocketjax.grade.step import group_rows, row_flops
 from rocketjax.grade.stream import Shard, prepare
 from rocketjax.judge import Config, Dtype
 from rocketjax.judge.attention import BLOCK
-from rocketjax.judge.load import abstract
-from rocketjax.judge.model import INPUTS
+from rocketjax.judge.load import weight_bytes
+from rocketjax.judge.sharding import ROOM, weight_bytes_per_device
 from rocketjax.prompt import PackedRow, Prompter, Span, Special, pack_query, row_lengths
 from rocketjax.prompt.pack import leaves_of
 from rocketjax.prompt.prompts import chunks
@@ -151,6 +151,7 @@ class Estimate:
     padded_flops: int
     rows: dict[int, int]
     rate: float  # FLOP/s of a device before ACHIEVED
+    model_axis: int  # devices over which the weights are cut; 1 where they fit on each
     weight_bytes: int
     activation_bytes: int
     memory_bytes: float | None
@@ -330,22 +331,6 @@ def padded_flops(config: Config, length: int, rows: Rows) -> float:
     return rows.rows * dense_flops(config, length, leaves_of(length)) + 4 * config.N * config.H * rows.pairs
 
 
-def weight_bytes(config: Config, dtype: Dtype) -> int:
-    """Bytes of the parameters as `load_model` holds them."""
-    total = 0
-    for path, leaf in abstract(config)[2].items():
-        size = math.prod(leaf.shape)
-        if dtype == "f32" or "norm" in path or "bias" in path:
-            total += 4 * size
-        elif dtype == "bf16":
-            total += 2 * size
-        else:
-            name = path.rsplit(".", 1)[-1]
-            outputs = leaf.shape[0] if name == "embed_VD" else math.prod(leaf.shape[INPUTS.get(name, 1) :])
-            total += size + 4 * outputs
-    return total
-
-
 def activation_bytes(config: Config, length: int, group: int) -> int:
     """About the most that one call holds beside weights and rows: f32[T, ...] of one layer, or the leaves' logits.
 
@@ -382,26 +367,30 @@ def estimate_run(
 
     The rows of a length go out in calls of a group on every device (`group_rows`); a call takes
     max(FLOPs / (rate * achieved), bytes / (bandwidth * achieved)) seconds. Making rows goes on beside them, one thread
-    per host; on a CPU both want the same cores, so there their times are added. Weights stand on every device. `price`
-    is in dollars per device and hour, the device's own if None; dollars are None where neither is known.
+    per host; on a CPU both want the same cores, so there their times are added. Weights stand on every device, or are
+    cut over some of a host's where the run would cut them (`choose_mesh`): these then share the work of a group, and
+    the sums between them are not in the seconds. `price` is in dollars per device and hour, the device's own if None;
+    dollars are None where neither is known.
     """
     if devices < 1:
         raise RocketError(f"{devices} devices; there must be at least 1")
     exact = dtype == "f32" or (dtype == "int8" and device.platform == "cpu")
     rate = device.f32 if exact else device.bf16
-    weights, activations = weight_bytes(config, dtype), 0
+    axis, weights = cut(config, weight_bytes(config, dtype), device, devices)
+    places, activations = devices // axis, 0
     parameters = weight_bytes(config, "f32") // 4
     compute_seconds = bandwidth_seconds = total_padded = 0.0
     for length, rows in workload.rows.items():
         group = group_rows(length, device.platform)
-        calls = math.ceil(rows.rows / (group * devices) - 1e-9)
+        calls = math.ceil(rows.rows / (group * places) - 1e-9)
         flops = padded_flops(config, length, rows)
         total_padded += flops
         activations = max(activations, activation_bytes(config, length, group))
-        by_compute = flops / rows.rows * group / (rate * ACHIEVED[device.platform])
+        by_compute = flops / rows.rows * group / axis / (rate * ACHIEVED[device.platform])
         by_memory = 0.0
         if device.bandwidth is not None:
-            by_memory = moved_bytes(config, length, group, weights) / (device.bandwidth * BANDWIDTH_ACHIEVED)
+            moved = weights + moved_bytes(config, length, group, 0) / axis
+            by_memory = moved / (device.bandwidth * BANDWIDTH_ACHIEVED)
         if by_compute >= by_memory:
             compute_seconds += calls * by_compute
         else:
@@ -442,6 +431,7 @@ def estimate_run(
         padded_flops=round(total_padded),
         rows={n: round(r.rows) for n, r in sorted(workload.rows.items())},
         rate=rate,
+        model_axis=axis,
         weight_bytes=weights,
         activation_bytes=activations,
         memory_bytes=device.memory,
@@ -457,6 +447,23 @@ def estimate_run(
         dollars=None if price is None else price * hours,
         bottleneck=max(parts, key=lambda name: parts[name]),
     )
+
+
+def cut(config: Config, weights: int, device: Device, devices: int) -> tuple[int, int]:
+    """The devices that share one copy of the weights, and the bytes that each of them holds, as `choose_mesh` has it.
+
+    One where nothing is known of its memory, or where not even all devices of a host could hold them together.
+    """
+    if device.platform == "cpu" or device.memory is None:
+        return 1, weights
+    together = min(devices, device.per_host)
+    for axis in range(1, together + 1):
+        if together % axis or devices % axis or (config.K % axis and config.F % axis):
+            continue
+        held = weight_bytes_per_device(config, weights, axis)
+        if held <= ROOM * device.memory:
+            return axis, round(held)
+    return 1, weights
 
 
 def describe(e: Estimate) -> dict[str, str]:
@@ -477,7 +484,9 @@ def describe(e: Estimate) -> dict[str, str]:
         "FLOPs": f"{e.flops:.3g} useful, {e.padded_flops:.3g} with padding",
         "device": f"{e.devices:,} x {e.device}, {e.dtype}, {share} of {e.rate / 1e12:.3g} TFLOP/s",
         "memory per device": f"{e.weight_bytes / 1e9:.2f} GB of weights, about {e.activation_bytes / 1e9:.2f} GB of "
-        f"activations{memory}" + ("" if e.fits is not False else ": does not fit"),
+        f"activations{memory}"
+        + ("" if e.fits is not False else ": does not fit")
+        + ("" if e.model_axis == 1 else f"; weights cut over {e.model_axis}, whose sums are not in the seconds"),
         "seconds": f"start {e.start_seconds:.0f}, compile {e.compile_seconds:.0f} with an empty cache, compute "
         f"{e.compute_seconds:,.1f}, text {e.host_seconds:,.1f} on {e.hosts:,} host" + ("s" if e.hosts > 1 else ""),
         "time": f"{e.seconds:,.0f} s, {duration(e.seconds)}; {e.device_hours:,.2f} device-hours",

@@ -2,23 +2,42 @@
 
 import contextlib
 import datetime
+import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
+from jax.sharding import Mesh
 
 import rocketjax
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
-from rocketjax.grade.run import FORMAT, OK, Mode, Run, write_json
+from rocketjax.grade.run import FORMAT, OK, Mode, Run, differences, write_json
 from rocketjax.grade.step import Grader, group_rows
 from rocketjax.grade.stream import PREPARED, SHARD_ITEMS, Job, Shard, Work, ahead, plan, prepare, stream
-from rocketjax.judge import Config, Dtype, Transformer, cache_dir, load_judge, locate
+from rocketjax.judge import (
+    Config,
+    Dtype,
+    MeshShape,
+    Team,
+    Transformer,
+    agree,
+    cache_dir,
+    first,
+    load_judge,
+    locate,
+    make_mesh,
+    places_for,
+    read_config,
+    team_of,
+    weight_bytes,
+)
 from rocketjax.prompt import (
     OVERFLOWS,
     Overflow,
@@ -30,6 +49,7 @@ from rocketjax.prompt import (
 )
 
 Progress = Callable[[Work], None]
+POLL = 1.0  # seconds between two looks at whether the other processes are done
 MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
 
 
@@ -45,26 +65,41 @@ class Judge:
         dtype: Dtype,
         path: Path,
         adapted: bool = False,
+        mesh: Mesh | None = None,
+        team: Team | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.team = team or team_of(1)
+        self.mesh = mesh or make_mesh(MeshShape(len(self.team.devices)), self.team.devices)
         self.origin, self.sha256, self.dtype, self.path, self.adapted = origin, sha256, dtype, path, adapted
 
     @classmethod
-    def load(cls, name: str | None = None, dtype: Dtype = "f32", say: Callable[[str], None] | None = None) -> "Judge":
+    def load(
+        cls,
+        name: str | None = None,
+        dtype: Dtype = "f32",
+        say: Callable[[str], None] | None = None,
+        mesh: str = "auto",
+    ) -> "Judge":
         """Loads a judge: a folder (Hugging Face or `rocketjax convert`), a .gguf file, org/name[@revision] on the
         Hugging Face hub, or, without a name, the embedded default.
 
         `f32` is exact; `bf16` rounds weights and the operands of products to bf16, with f32 results; `int8` rounds
-        weights to 8 bits, a quarter of f32's memory. Raises RocketError where nothing can be loaded, with the
-        reason and what to do.
+        weights to 8 bits, a quarter of f32's memory. `mesh` says how devices share the work, like `data=4,model=2`
+        (see `rocketjax.judge.sharding`); `auto` gives each device its own rows, unless the weights do not fit on one.
+        Raises RocketError where nothing can be loaded, with the reason and what to do.
         """
         if dtype not in get_args(Dtype):
             raise RocketError(f"unknown dtype {dtype!r}; there are: {', '.join(get_args(Dtype))}")
         use_compile_cache()
         checkpoint = locate(name, say)
-        model, sha256 = load_judge(checkpoint, dtype)
+        config = read_config(checkpoint.path)
+        places, team = places_for(config, weight_bytes(config, dtype), mesh)
+        # Where a device holds the whole judge, one reads it and the others get their copies from there.
+        cut = places if places.shape["model"] > 1 else None
+        model, sha256 = load_judge(checkpoint, dtype, cut)
         tokenizer, adapted = load_tokenizer(checkpoint.path), checkpoint.adapter is not None
-        return cls(model, tokenizer, checkpoint.origin, sha256, dtype, checkpoint.path, adapted)
+        return cls(model, tokenizer, checkpoint.origin, sha256, dtype, checkpoint.path, adapted, places, team)
 
     def grade(
         self,
@@ -90,26 +125,56 @@ class Judge:
         run that is there. `batch_rows` rows per device are collected before they are sent; it changes speed, never a
         grade. Raises RocketError for bad input; what was committed before
         stays.
+
+        Where this process is one of several (`rocketjax.begin`), all of them call this with the same arguments, and
+        each returns when the whole run is graded; `progress` tells of this process's share.
         """
         begun = time.perf_counter()
         benchmark = benchmark.select(models, limit)
-        prompter, shards, meta = self.plan(benchmark, template, overflow, max_tokens, reference, shard_items)
-        check_lengths(benchmark, prompter)
-        run = Run.start(output or tempfile.mkdtemp(prefix="rocketjax-"), meta, mode)
-        done = set(run.parts())
-        todo = [shard for shard in shards if shard.index not in done]
+
+        def checked() -> tuple[Prompter, list[Shard], dict[str, Any]]:
+            planned = self.plan(benchmark, template, overflow, max_tokens, reference, shard_items)
+            if mode != "resume" or output is None or not Run.begun(output):  # a run was checked when it was begun
+                check_lengths(benchmark, planned[0])
+            return planned
+
+        (prompter, shards, meta), said = agree(checked, lambda planned: json.dumps(planned[2]))
+        for process, other in enumerate(said):
+            if differ := differences(json.loads(other), json.loads(said[jax.process_index()])):
+                raise RocketError(f"process {process} grades something else than this one:\n  " + "\n  ".join(differ))
+        if output is None and jax.process_count() > 1:
+            raise RocketError("several processes need a run folder that all of them see; give it")
+        run, done = self.enter(output or tempfile.mkdtemp(prefix="rocketjax-"), meta, mode, benchmark.path)
+        todo = [shard for shard in shards if shard.index not in done][self.team.index :: self.team.count]
         count = {s: len(benchmark.checklists[s].items) * len(benchmark.models) for s in benchmark.checklists}
         work = Work(
             parts=len(done),
             parts_total=len(shards),
             items_total=sum(count[s] for t in todo for s in t.sessions),
         )
-        run.note_benchmark(benchmark.path)
         if todo:
             self.work(run, benchmark, prompter, todo, work, batch_rows, progress, begun)
-        if run.complete:
+        while jax.process_count() > 1 and not run.complete:
+            time.sleep(POLL)  # the others: where one of them dies, JAX ends this process too
+        if run.complete and first():
             run.finish()
         return run
+
+    def enter(
+        self, output: str | os.PathLike[str], meta: Mapping[str, Any], mode: Mode, noted: str
+    ) -> tuple[Run, set[int]]:
+        """The run's folder, made or opened by the first process, and the parts that are done, the same for all."""
+
+        def start() -> list[int]:
+            if not first():
+                return []
+            run = Run.start(output, meta, mode)
+            run.note_benchmark(noted)
+            return run.parts()
+
+        _, said = agree(start, json.dumps)
+        run, _ = agree(lambda: Run.open(output))
+        return run, set(json.loads(said[0]))
 
     def plan(
         self,
@@ -169,15 +234,15 @@ class Judge:
         begun: float,
     ) -> None:
         """Grades the shards that are not done, commits each as soon as it is, and keeps the session file."""
-        devices = jax.local_devices()
-        mesh = jax.make_mesh((len(devices), 1), ("data", "model"), devices=devices)
-        grader = Grader(self.model, self.tokenizer.answer_ids(), mesh, batch_rows)
+        grader = Grader(self.model, self.tokenizer.answer_ids(), self.mesh, batch_rows)
         started = datetime.datetime.now(datetime.UTC)
-        session = run.path / "sessions" / f"{started:%Y%m%dT%H%M%S}-{os.getpid()}.json"
+        name = f"{started:%Y%m%dT%H%M%S}-{jax.process_index()}-{os.getpid()}.json"
+        session, alone = run.path / "sessions" / name, self.team.alone
 
         def jobs() -> Iterator[Job]:
             for shard in todo:
-                if not run.part(shard.index).exists():  # by another process, meanwhile
+                # Done by another job meanwhile? Of a team nobody may leave out what the others compute.
+                if not (alone and run.part(shard.index).exists()):
                     yield prepare(shard, benchmark, prompter, self.model.config)
 
         def note() -> None:
@@ -186,7 +251,13 @@ class Judge:
                 session,
                 {
                     "started": started.isoformat(timespec="seconds"),
-                    "host": {"devices": len(devices), "kind": devices[0].device_kind, "cpus": os.cpu_count()},
+                    "host": {
+                        "process": jax.process_index(),
+                        "processes": jax.process_count(),
+                        "mesh": dict(self.mesh.shape),
+                        "kind": self.mesh.devices.flat[0].device_kind,
+                        "cpus": os.cpu_count(),
+                    },
                     "batch_rows": batch_rows,
                     **vars(work),
                 },
@@ -196,7 +267,8 @@ class Judge:
             for job in stream(prepared, grader, work):
                 at = time.perf_counter()
                 table = job.table()
-                run.commit(job.shard.index, table)
+                if self.team.leads:
+                    run.commit(job.shard.index, table)
                 work.parts += 1
                 work.items += len(job.keys)
                 work.failed += sum(status != OK for status in job.status)
@@ -238,26 +310,36 @@ def about_benchmark(benchmark: Benchmark) -> dict[str, Any]:
 
 
 WORDING = 2048  # bytes, more than any template and chat format put around query, response and item
+TURN = 16  # bytes, that a template puts around a turn of the conversation
+SEAM = 64  # tokens, more than another item can change of those before it
 
 
 def check_lengths(benchmark: Benchmark, prompter: Prompter) -> None:
     """Finds a missing reference and, under `--overflow error`, the first over-long prompt before anything is written.
 
-    A token is at least one byte of text, so only prompts with more bytes than tokens allowed are encoded.
+    A token is at least one byte of text, so only prompts with more bytes than tokens allowed are encoded: first that of
+    one item, and those of all only where another item's bytes might be too many.
     """
+    lenient = replace(prompter, overflow="skip")
     for session_id, checklist in benchmark.checklists.items():
-        shown = prompter.shown(benchmark, session_id) or ""
+        shown = prompter.shown(benchmark, session_id)
         if prompter.overflow != "error":
             continue
-        longest = max(len(item.encode()) for item in checklist.items) + len(shown.encode())
+        item = max(checklist.items, key=lambda text: len(text.encode()))
+        longest = len(item.encode())
+        room = prompter.max_tokens - WORDING - longest - len((shown or "").encode())
         for model in benchmark.models:
             if session_id not in benchmark.responses[model]:
                 continue
+            if benchmark.most_bytes(session_id, model, TURN) <= room:
+                continue  # without a look at the text
             turns = benchmark.conversation(session_id, model)
-            text = sum(len(t.content.encode()) + 16 for t in turns)
-            text += len(benchmark.responses[model][session_id].text.encode())
-            if text + longest + WORDING > prompter.max_tokens:
-                prompter.prompts(benchmark, session_id, model)
+            response = benchmark.responses[model][session_id].text
+            text = sum(len(t.content.encode()) + TURN for t in turns) + len(response.encode())
+            if text > room:
+                one = lenient.render(turns, response, [item], "", shown).sequences
+                if one is None or len(one[0]) + longest + SEAM > prompter.max_tokens:
+                    prompter.prompts(benchmark, session_id, model)
 
 
 def excluded(benchmark: Benchmark) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """The jitted step: a batch of packed rows in, answers at their leaves out.
 
-The program of a bucket computes one group of rows on every device of the mesh's data axis; a larger batch is
-several calls in a row. So what is computed for a row does not depend on how many rows or devices there are.
+The program of a bucket computes one group of rows at every place of the mesh's data axis; a larger batch is
+several calls in a row. So what is computed for a row does not depend on how many rows or devices there are. Over a
+model axis the devices of one place share the work of its rows, and sums over them round in another order.
 
 Axes: R rows of a batch, T tokens of a row, L leaves.
 """
@@ -17,7 +18,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from rocketjax.judge import Config, Kernel, Row, Transformer
+from rocketjax.judge import Config, Kernel, Places, Row, Transformer, manual, untyped
 from rocketjax.prompt import PackedRow
 
 ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
@@ -78,11 +79,15 @@ class Grader:
         mesh: Mesh,
         batch_rows: int | None = None,
     ) -> None:
-        self.mesh, self.config = mesh, model.config
+        self.mesh, self.config = untyped(mesh), model.config
         self.platform = mesh.devices.flat[0].platform
         model.stack_layers()  # in place: a second copy of the weights might not fit
-        self.model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
+        self.model = Places(self.config, self.mesh).place(model)
         self.batch_rows = batch_rows
+        self.rows_placed = NamedSharding(self.mesh, PartitionSpec("data"))
+        # Over several processes every one of them wants to read the answers.
+        alone = all(d.process_index == jax.process_index() for d in self.mesh.devices.flat)
+        self.answers_placed = self.rows_placed if alone else NamedSharding(self.mesh, PartitionSpec())
         self.programs: dict[int, Future[jax.stages.Compiled]] = {}
         self.compiler = ThreadPoolExecutor(1, "rocketjax-compile")
         self.compile_seconds = self.transfer_seconds = 0.0
@@ -99,9 +104,11 @@ class Grader:
             return jax.tree.map(lambda x: x[None], one(Row(*(x[0] for x in rows))))
 
         data = PartitionSpec("data")
-        self.step = jax.jit(
-            jax.shard_map(device_step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False)
-        )
+        by_rows = jax.shard_map(
+            device_step, mesh=self.mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False,
+            axis_names=manual(self.mesh),
+        )  # fmt: skip
+        self.step = jax.jit(by_rows, out_shardings=self.answers_placed)
 
     def rows(self, length: int) -> int:
         """Rows of one call of the program: a group on every device."""
@@ -120,9 +127,10 @@ class Grader:
     def expect(self, row: PackedRow) -> None:
         """Begins to compile the program of this row's length on a thread, while the device computes other rows."""
         if row.length not in self.programs:
-            sharding = NamedSharding(self.mesh, PartitionSpec("data"))
             batch = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct((self.rows(row.length), *x.shape[1:]), x.dtype, sharding=sharding),
+                lambda x: jax.ShapeDtypeStruct(
+                    (self.rows(row.length), *x.shape[1:]), x.dtype, sharding=self.rows_placed
+                ),
                 stack([row], 1),
             )
             self.programs[row.length] = self.compiler.submit(lambda: self.step.lower(self.model, batch).compile())
@@ -141,7 +149,7 @@ class Grader:
         begun = time.perf_counter()
         batch = stack(rows, self.rows(length))
         # Waiting costs nothing: the device has the call before this one to compute.
-        put = jax.block_until_ready(jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec("data"))))
+        put = jax.block_until_ready(self.put(batch))
         self.transfer_seconds += time.perf_counter() - begun
         self.expect(rows[0])
         begun = time.perf_counter()
@@ -149,6 +157,15 @@ class Grader:
         self.compile_seconds += time.perf_counter() - begun
         result: Answers = program(self.model, put)
         return result
+
+    def put(self, batch: Row) -> Row:
+        """The batch on the mesh; of several processes each has the whole of it and sends its own devices' rows."""
+        if self.answers_placed is self.rows_placed:
+            placed: Row = jax.device_put(batch, self.rows_placed)
+            return placed
+        return jax.tree.map(
+            lambda x: jax.make_array_from_callback(x.shape, self.rows_placed, lambda index: x[index]), batch
+        )
 
 
 def stack(rows: list[PackedRow], count: int) -> Row:

@@ -11,15 +11,36 @@ from rocketjax.judge.adapter import (
     save_adapter,
 )
 from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
+from rocketjax.judge.hosts import Team, agree, begin, first, leave, places_for, team_of
 from rocketjax.judge.known import Known, known_judges
-from rocketjax.judge.load import Dtype, load_model, read_config, save_judge, weights_sha256, write_folder
+from rocketjax.judge.load import (
+    Dtype,
+    load_model,
+    read_config,
+    save_judge,
+    weight_bytes,
+    weights_sha256,
+    write_folder,
+)
 from rocketjax.judge.model import Adapter, Kernel, LowRank, Row, Transformer
 from rocketjax.judge.serve import convert, fast_dtype, load_judge
+from rocketjax.judge.sharding import (
+    MeshShape,
+    Places,
+    choose_mesh,
+    layout,
+    make_mesh,
+    manual,
+    parse_mesh,
+    untyped,
+)
 from rocketjax.judge.source import BASE, Checkpoint, cache_dir, find_default, locate
 
 __all__ = [
-    "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Dtype", "Kernel", "Known", "LowRank", "Row",
-    "Transformer", "adapter_paths", "cache_dir", "convert", "fast_dtype", "find_default", "init_adapter",
-    "init_eva", "known_judges", "load_adapter", "load_judge", "load_model", "locate", "merge", "read_config",
-    "read_gguf_config", "read_hf_config", "save_adapter", "save_judge", "weights_sha256", "write_folder",
+    "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Dtype", "Kernel", "Known", "LowRank",
+    "MeshShape", "Places", "Row", "Team", "Transformer", "adapter_paths", "agree", "begin", "cache_dir",
+    "choose_mesh", "convert", "fast_dtype", "find_default", "first", "init_adapter", "init_eva", "known_judges",
+    "layout", "leave", "load_adapter", "load_judge", "load_model", "locate", "make_mesh", "manual", "merge",
+    "parse_mesh", "places_for", "read_config", "read_gguf_config", "read_hf_config", "save_adapter",
+    "save_judge", "team_of", "untyped", "weight_bytes", "weights_sha256", "write_folder",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """Weights into a `Transformer`: from a Hugging Face folder, a GGUF file, or a folder that `convert` made.
 
 The last is an Orbax checkpoint with its config in `rocketjax.json` and its tokenizer beside it. Tensors are read
-one at a time and go to the device at once, so memory holds the model and one tensor more.
+one at a time and go to their devices at once, so memory holds the model and one tensor more; a process reads of each
+tensor only what its own devices hold (a GGUF file's rows are dequantised whole).
 """
 
 import hashlib
@@ -19,12 +20,14 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from rocketjax.errors import RocketError
 from rocketjax.judge.config import MALFORMED, Config, read_gguf_config, read_hf_config
 from rocketjax.judge.model import INPUTS, Int8, Transformer, quantise
+from rocketjax.judge.sharding import Places
 from rocketjax.judge.source import sha256_of
-from rocketjax.judge.weights import Container, match, of_language_model, parameter, table
+from rocketjax.judge.weights import Container, Index, match, of_language_model, parameter, stored_index, table
 from rocketjax.prompt.gguf_file import GGUF, read_gguf
 from rocketjax.prompt.tokenizer import load_tokenizer
 
@@ -33,8 +36,8 @@ OURS = "rocketjax.json"
 FORMAT = 1
 
 
-def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
-    """The model on the default device, and the sha256 of its weights.
+def load_model(path: Path, dtype: Dtype, mesh: Mesh | None = None) -> tuple[Transformer, str]:
+    """The model on the default device or on a mesh (see `sharding.Places`), and the sha256 of its weights.
 
     `f32`: every parameter in f32. `bf16`: projections and embedding in bf16, gains and biases in f32. `int8`: the
     former in int8 with a scale for each output, products of f32 on a CPU and of bf16 elsewhere. Raises RocketError
@@ -42,12 +45,12 @@ def load_model(path: Path, dtype: Dtype) -> tuple[Transformer, str]:
     """
     if path.is_file():
         file = read_gguf(path)
-        model = from_tensors(read_gguf_config(file), "gguf", *gguf_tensors(file), dtype, str(path))
+        model = from_tensors(read_gguf_config(file), "gguf", *gguf_tensors(file), dtype, str(path), mesh)
     elif (path / OURS).exists():
-        model = from_orbax(path, dtype)
+        model = from_orbax(path, dtype, mesh)
     elif path.is_dir():
         config = read_hf_config(path)
-        model = from_tensors(config, "huggingface", *safetensors(path), dtype, str(path))
+        model = from_tensors(config, "huggingface", *safetensors(path), dtype, str(path), mesh)
     else:
         raise RocketError(f"{path}: no such judge; give a folder or a .gguf file")
     return model, weights_sha256(path)
@@ -82,11 +85,18 @@ def weights_sha256(path: Path) -> str:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Read = Callable[[str], np.ndarray]  # a tensor by its name, in f32 or bf16
+Read = Callable[[str, Index], np.ndarray]  # rows, or rows and columns, of a tensor by its name, in f32, f16 or bf16
+PIECE = 1 << 24  # numbers that are compared at once
 
 
 def from_tensors(
-    config: Config, container: Container, shapes: Shapes, read: Read, dtype: Dtype, where: str
+    config: Config,
+    container: Container,
+    shapes: Shapes,
+    read: Read,
+    dtype: Dtype,
+    where: str,
+    mesh: Mesh | None = None,
 ) -> Transformer:
     """A model from named tensors, which must match the family's table one to one."""
     graph, state, paths = abstract(config)
@@ -94,14 +104,34 @@ def from_tensors(
     names = table(config, container, wanted)
     tied = table(config, container, ["head_DV"])["head_DV"] if config.tied else None
     match(names, shapes, wanted, tied, where)
-    if tied and tied in shapes and not np.array_equal(read(tied), read(names["embed_VD"])):
-        raise RocketError(f"{where}: the config ties the output head to the embedding, but {tied} is another matrix")
+    if tied and tied in shapes:
+        rows, width = wanted["embed_VD"]
+        step = max(1, PIECE // width)
+        for first in range(jax.process_index() * step, rows, jax.process_count() * step):
+            piece = (slice(first, min(first + step, rows)), slice(0, width))
+            if not np.array_equal(read(tied, piece), read(names["embed_VD"], piece)):
+                raise RocketError(
+                    f"{where}: the config ties the output head to the embedding, but {tied} is another matrix"
+                )
+    places = Places(config, mesh) if mesh else None
 
     def leaf(path: str) -> jax.Array | Int8:
-        tensor = read(names[path])
-        if not np.isfinite(tensor.astype(np.float32)).all():
-            raise RocketError(f"{where}: {names[path]} holds values that are not finite")
-        return stored(path, parameter(path, tensor, wanted[path], config, container), dtype)
+        shape, target = wanted[path], np.float32 if dtype == "int8" else stored_dtype(path, dtype)
+        parts: dict[Index, np.ndarray] = {}  # devices along the data axis hold the same
+
+        def part(index: Index | None) -> np.ndarray:
+            assert index is not None, "the places are known"
+            spans = tuple(slice(*x.indices(n)[:2]) for x, n in zip(index, shape, strict=True))
+            if spans not in parts:
+                tensor = read(names[path], stored_index(path, spans, shape))
+                if not np.isfinite(tensor).all():
+                    raise RocketError(f"{where}: {names[path]} holds values that are not finite")
+                local = tuple(x.stop - x.start for x in spans)
+                parts[spans] = parameter(path, tensor, local, config, container).astype(target, copy=False)
+            return parts[spans]
+
+        home = places.of(path) if places else SingleDeviceSharding(jax.local_devices()[0])
+        return stored(path, jax.make_array_from_callback(shape, home, part), dtype, places)
 
     return nnx.merge(graph, jax.tree.unflatten(state, [leaf(path) for path in paths]))
 
@@ -120,20 +150,42 @@ def stored_dtype(path: str, dtype: Dtype) -> Any:
     return jnp.float32 if dtype == "f32" or "norm" in path or "bias" in path else narrow
 
 
-def stored(path: str, tensor: Any, dtype: Dtype) -> jax.Array | Int8:
-    """A parameter as a model of this dtype holds it."""
+def weight_bytes(config: Config, dtype: Dtype) -> int:
+    """Bytes of the parameters as `load_model` holds them."""
+    total = 0
+    for path, leaf in abstract(config)[2].items():
+        size = math.prod(leaf.shape)
+        if dtype == "f32" or "norm" in path or "bias" in path:
+            total += 4 * size
+        elif dtype == "bf16":
+            total += 2 * size
+        else:
+            name = path.rsplit(".", 1)[-1]
+            outputs = leaf.shape[0] if name == "embed_VD" else math.prod(leaf.shape[INPUTS.get(name, 1) :])
+            total += size + 4 * outputs
+    return total
+
+
+def stored(path: str, tensor: Any, dtype: Dtype, places: Places | None = None) -> jax.Array | Int8:
+    """A parameter as a model of this dtype holds it; where `places` are given, it lies there already."""
     if dtype != "int8" or "norm" in path or "bias" in path:
         return jnp.asarray(tensor, stored_dtype(path, dtype))
     name = path.rsplit(".", 1)[-1]
     inputs = (1,) if name == "embed_VD" else tuple(range(INPUTS.get(name, 1)))
-    return quantise(jnp.asarray(tensor, jnp.float32), inputs, stored_dtype(path, dtype))
+    operands = stored_dtype(path, dtype)
+    if places is None:
+        return quantise(jnp.asarray(tensor, jnp.float32), inputs, operands)
+    home = Int8(*places.of_int8(path), operands)  # type: ignore[arg-type]
+    rounded: Int8 = jax.jit(quantise, static_argnums=(1, 2), out_shardings=home)(tensor, inputs, operands)
+    return rounded
 
 
-def cast(model: Transformer, dtype: Dtype) -> Transformer:
-    """The model with every parameter in the dtype that `load_model` would store it in."""
+def cast(model: Transformer, dtype: Dtype, mesh: Mesh | None = None) -> Transformer:
+    """The model with every parameter in the dtype that `load_model` would store it in; on its mesh, if it has one."""
     model.unstack_layers()
     graph, structure, paths = abstract(model.config)
-    leaves = [stored(path, a, dtype) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
+    places = Places(model.config, mesh) if mesh else None
+    leaves = [stored(path, a, dtype, places) for path, a in zip(paths, jax.tree.leaves(nnx.state(model)), strict=True)]
     return nnx.merge(graph, jax.tree.unflatten(structure, leaves))
 
 
@@ -178,8 +230,8 @@ def safetensors(folder: Path) -> tuple[Shapes, Read]:
             if kind not in ("F32", "BF16", "F16"):
                 raise RocketError(f"{file}: tensor {name!r} is {kind}; F32, BF16 and F16 are read")
     names = of_language_model(shapes)
-    return {own: shapes[name] for own, name in names.items()}, lambda own: np.asarray(
-        home[names[own]].get_tensor(names[own])
+    return {own: shapes[name] for own, name in names.items()}, lambda own, index: np.asarray(
+        home[names[own]].get_slice(names[own])[index]
     )
 
 
@@ -201,10 +253,15 @@ def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:
         if info.offset + math.prod(info.shape[:-1]) * rows[name][1] > size:
             raise RocketError(f"{file.path}: is cut off; tensor {name!r} ends behind the end of the file")
 
-    def read(name: str) -> np.ndarray:
-        info, (kind, row) = file.tensors[name], rows[name]
-        shape = (*info.shape[:-1], row)
-        data = np.memmap(file.path, np.uint8, "r", info.offset, shape)
+    def read(name: str, index: Index) -> np.ndarray:
+        info, row = file.tensors[name], rows[name][1]
+        if len(info.shape) == 1:
+            return dequantised(name, np.memmap(file.path, np.uint8, "r", info.offset, (row,)))[index]
+        data = np.memmap(file.path, np.uint8, "r", info.offset, (*info.shape[:-1], row))
+        return dequantised(name, data[index[0]])[:, index[1]]
+
+    def dequantised(name: str, data: np.ndarray) -> np.ndarray:
+        kind = rows[name][0]
         try:
             if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
                 plain = np.float32 if kind == GGMLQuantizationType.F32 else np.float16
@@ -242,17 +299,18 @@ def orbax_config(folder: Path) -> Config:
         raise RocketError(f"{folder / OURS}: is no judge's config ({e})") from None
 
 
-def from_orbax(folder: Path, dtype: Dtype) -> Transformer:
-    """Reads what `save_orbax` wrote; parameters are cast on the way."""
+def from_orbax(folder: Path, dtype: Dtype, mesh: Mesh | None = None) -> Transformer:
+    """Reads what `save_orbax` wrote; parameters are cast on the way, and each process reads its own shards."""
     if dtype == "int8":
-        return cast(from_orbax(folder, "f32"), dtype)
+        return cast(from_orbax(folder, "f32", mesh), dtype, mesh)
     from orbax.checkpoint import v1 as ocp
 
     config = orbax_config(folder)
     graph, structure, paths = abstract(config)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = Places(config, mesh) if mesh else None
+    alone = SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
-        path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(path, dtype), sharding=device)
+        path: jax.ShapeDtypeStruct(leaf.shape, stored_dtype(path, dtype), sharding=places.of(path) if places else alone)
         for path, leaf in paths.items()
     }
     try:

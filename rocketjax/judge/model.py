@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from rocketjax.judge import attention
@@ -252,6 +253,15 @@ class Block(nnx.Module):
         return x_TD + (rms_norm(out, self.post_mlp_norm_D[...], c) if c.post_norms else out)
 
 
+def stack_arrays(arrays: list[Array]) -> Array:
+    """One array with an axis for them in front; on a mesh, cut as each of them is."""
+    home = arrays[0].sharding
+    if not isinstance(home, NamedSharding):
+        return jnp.stack(arrays)
+    together = NamedSharding(home.mesh, PartitionSpec(None, *home.spec))
+    return jax.jit(lambda *x: jnp.stack(x), out_shardings=together)(*arrays)
+
+
 def tap_block(tap: Tap, n: int, name: str, x: Array) -> None:
     tap(f"blocks.{n}.{name}", x)
 
@@ -285,7 +295,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List([last])
         stacked = []
         while columns:
-            stacked.append(jnp.stack(columns.pop(0)))
+            stacked.append(stack_arrays(columns.pop(0)))
         self.stack = nnx.merge(graph, jax.tree.unflatten(structure, stacked))
 
     def unstack_layers(self) -> None:

@@ -5,24 +5,30 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+from jax.sharding import Mesh
 
 from rocketjax.errors import RocketError
 from rocketjax.judge.adapter import adapter_sha256, load_adapter, merge
-from rocketjax.judge.load import Dtype, cast, load_model, save_judge, weights_sha256
+from rocketjax.judge.load import Dtype, cast, load_model, save_judge
 from rocketjax.judge.model import Transformer
+from rocketjax.judge.sharding import Places
 from rocketjax.judge.source import Checkpoint
 
 
-def load_judge(checkpoint: Checkpoint, dtype: Dtype) -> tuple[Transformer, str]:
-    """The model on the default device, and a hash of its weights: of base and adapter where there are both.
+def load_judge(checkpoint: Checkpoint, dtype: Dtype, mesh: Mesh | None = None) -> tuple[Transformer, str]:
+    """The model on the default device or a mesh, and a hash of its weights: of base and adapter where there are both.
 
     The sum of base and adapter is computed in f32 and rounded once to `dtype`.
     """
     if checkpoint.adapter is None:
-        return load_model(checkpoint.path, dtype)
-    base = weights_sha256(checkpoint.path)
-    model, _ = load_model(checkpoint.path, "f32")
-    merged = cast(merge(model, load_adapter(checkpoint.adapter, model.config, base)), dtype)
+        return load_model(checkpoint.path, dtype, mesh)
+    model, base = load_model(checkpoint.path, "f32", mesh)
+    adapter = load_adapter(checkpoint.adapter, model.config, base)
+    if mesh is None:
+        merged = cast(merge(model, adapter), dtype)
+    else:
+        places = Places(model.config, mesh)
+        merged = cast(places.place(merge(model, places.place_adapter(adapter))), dtype, mesh)
     return merged, hashlib.sha256(f"{base} {adapter_sha256(checkpoint.adapter)}".encode()).hexdigest()
 
 

@@ -4,6 +4,7 @@ A table maps every parameter of `model.Transformer` to one tensor of the file, o
 nobody takes, a missing one or one of another shape is an error that names it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -154,8 +155,34 @@ def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs])))
 
 
+Index = tuple[slice, ...]
+
+
+def stored_index(path: str, index: Index, shape: tuple[int, ...]) -> Index:
+    """Where in the file's tensor the part `index` of a parameter of this shape is: rows, or rows and columns.
+
+    Of several axes that are one in the file, only the first may be cut.
+    """
+    name = path.rsplit(".", 1)[-1]
+    spans = [part.indices(size) for part, size in zip(index, shape, strict=True)]
+
+    def joined(first: int, last: int) -> slice:
+        others = shape[first + 1 : last]
+        whole = all(span == (0, size, 1) for span, size in zip(spans[first + 1 : last], others, strict=True))
+        assert whole, f"{path}: cut over an axis that is not the file's own"
+        rest = math.prod(others)
+        return slice(spans[first][0] * rest, spans[first][1] * rest)
+
+    if name in HF_BIAS:
+        return (joined(0, len(shape)),)
+    if name == "embed_VD" or len(shape) == 1:
+        return tuple(slice(a, b) for a, b, _ in spans)
+    inputs = 2 if name == "o_NHD" else 1
+    return joined(inputs, len(shape)), joined(0, inputs)
+
+
 def parameter(path: str, tensor: Array, shape: tuple[int, ...], config: Config, container: Container) -> Array:
-    """A parameter in the model's layout, from the file's tensor."""
+    """A parameter of this shape in the model's layout, or a part of whole heads or rows, from the file's tensor."""
     name = path.rsplit(".", 1)[-1]
     if container == "gguf":
         if config.family == "llama" and name in ("q_DNH", "k_DKH"):
