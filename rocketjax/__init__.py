@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from rocketjax.bench import Benchmark, load_benchmark
+    from rocketjax.bench import Benchmark, import_table, load_benchmark
     from rocketjax.errors import RocketError
     from rocketjax.grade import Judge, Run
     from rocketjax.judge import fast_dtype
     from rocketjax.rank import agree, compare_runs, rank_models
-    from rocketjax.report import export, frame, plot_calibration, plot_ranking, plot_risk_coverage
+    from rocketjax.report import export, frame, plot_calibration, plot_ranking, plot_risk_coverage, write_report
     from rocketjax.reweight import fit_head, labels_of, score
 
 HOMES = {
     "Benchmark": "bench",
+    "import_table": "bench",
     "load_benchmark": "bench",
     "RocketError": "errors",
     "Judge": "grade",
@@ -38,10 +39,12 @@ HOMES = {
     "plot_calibration": "report",
     "plot_ranking": "report",
     "plot_risk_coverage": "report",
+    "write_report": "report",
 }
 __all__ = [
     "Benchmark", "Judge", "RocketError", "Run", "agree", "compare_runs", "export", "fast_dtype", "fit_head", "frame",
-    "labels_of", "load_benchmark", "plot_calibration", "plot_ranking", "plot_risk_coverage", "rank_models", "score",
+    "import_table", "labels_of", "load_benchmark", "plot_calibration", "plot_ranking", "plot_risk_coverage",
+    "rank_models", "score", "write_report",
 ]  # fmt: skip
 
 

@@ -12,19 +12,22 @@ from fakes import random_bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 
 from rocketjax.bench import Label
 from rocketjax.errors import RocketError
 from rocketjax.grade import Run, record
-from rocketjax.rank import agree, compare_runs, rank_models, read_ratings
-from rocketjax.rank.bootstrap import bootstrap, interval, value_of
+from rocketjax.rank import agree, compare_runs, rank_models, read_ratings, resampled
+from rocketjax.rank.agreement import ranks
+from rocketjax.rank.bootstrap import bootstrap, drawn_queries, interval, value_of
 from rocketjax.rank.groups import holm, letters
-from rocketjax.rank.metrics import alpha, icc, kappa, reliability
+from rocketjax.rank.metrics import accuracy, alpha, auc, brier, ece, icc, kappa, reliability
 from rocketjax.rank.scored import Scored
 from rocketjax.rank.strength import fit_means, fit_strengths, games
 from rocketjax.reweight import SCORES, score
+from rocketjax.reweight.agree import pairwise
 
 
 def table_of(score_QM, error_QM=None, used_QM=None) -> Scored:
@@ -256,13 +259,77 @@ def test_kappa_alpha_and_icc():
 
 
 def test_the_reliability_curve_is_what_ece_sums():
-    from rocketjax.rank.metrics import ece
-
     rng = np.random.default_rng(0)
     p, label = rng.random(500), rng.integers(0, 2, 500).astype(float)
     rows = reliability(p, label)
     assert sum(r["n"] for r in rows) == 500
     assert sum(r["n"] / 500 * abs(r["mean_p"] - r["share_yes"]) for r in rows) == pytest.approx(ece(p, label))
+
+
+def test_samples_at_once_are_the_measures_of_each_sample_alone():
+    """Against the plain measures and scipy on the arrays that each sample stands for."""
+    rng = np.random.default_rng(1)
+    score = np.round(rng.normal(5, 2, size=(15, 4)), 1)
+    label = np.round(score + rng.normal(1, 1, size=score.shape))
+    score[rng.random(score.shape) < 0.2] = np.nan
+    label[3] = np.nan
+    draw = drawn_queries(15, 20, 5)
+    times = np.stack([np.ones(15), *(np.bincount(q, minlength=15) for q in draw)]).astype(float)
+    got = resampled.responses(score, label)(times)
+    for s, rows in enumerate([np.arange(15), *draw]):
+        x, y = score[rows], label[rows]
+        both = np.isfinite(x) & np.isfinite(y)
+        a, b = x[both], y[both]
+        want = {
+            "spearman": spearmanr(a, b).statistic, "pearson": pearsonr(a, b).statistic, "pairwise": pairwise(x, y),
+            "mae": np.abs(a - b).mean(), "kappa": kappa(np.rint(a), np.rint(b)),
+            "quadratic_kappa": kappa(np.rint(a), np.rint(b), "quadratic"), "alpha": alpha(a, b), "icc": icc(a, b),
+        }  # fmt: skip
+        assert {k: v[s] for k, v in got.items()} == pytest.approx(want, abs=1e-9)
+
+    p, q = np.round(rng.random(90), 2), rng.integers(0, 15, 90)
+    truth = rng.choice([0.0, 0.25, 0.5, 1.0], 90, p=[0.4, 0.1, 0.1, 0.4])
+    got = resampled.items(p, truth, q, 15)(times)
+    for s, rows in enumerate([np.arange(15), *draw]):
+        on = np.concatenate([np.flatnonzero(q == r) for r in rows])
+        a, b = p[on], truth[on]
+        sides = [(z[b != 0.5] > 0.5) * 1.0 for z in (a, b)]
+        want = {"accuracy": accuracy(a, b), "auc": auc(a, b), "kappa": kappa(*sides), "alpha": alpha(*sides),
+                "brier": brier(a, b), "ece": ece(a, b)}  # fmt: skip
+        assert {k: v[s] for k, v in got.items()} == pytest.approx(want, abs=1e-9)
+
+    values, labels = rng.integers(0, 4, (2, 30, 6)).astype(float)
+    got = resampled.orders(values, labels)
+    for s, (a, b) in enumerate(zip(values, labels, strict=True)):
+        want = {"spearman": spearmanr(a, b).statistic, "kendall": kendalltau(a, b).statistic,
+                "pearson": pearsonr(a, b).statistic, "pairwise": pairwise(a[None], b[None])}  # fmt: skip
+        assert {k: v[s] for k, v in got.items()} == pytest.approx(want, abs=1e-9)
+
+
+def test_what_says_nothing_is_nan_at_once_too():
+    same = np.full((3, 2), 7.3)
+    got = resampled.responses(same, same)(np.asarray([[1.0, 1, 1], [0, 0, 0]]))
+    assert got["mae"][0] == 0
+    for key in ("spearman", "pearson", "pairwise", "kappa", "quadratic_kappa", "alpha", "icc"):
+        assert np.isnan(got[key]).all(), key
+    got = resampled.items(np.asarray([0.2, 0.9]), np.asarray([0.5, 0.5]), np.asarray([0, 1]), 2)(np.ones((1, 2)))
+    assert got["brier"][0] == pytest.approx(0.125)
+    assert all(np.isnan(got[key]).all() for key in ("accuracy", "auc", "kappa", "alpha"))
+    order = ranks(np.asarray([[np.inf, 1.0, -np.inf], [np.nan, 1.0, 2.0], [np.nan] * 3]), np.asarray([[3.0, 2.0, 1.0]]))
+    assert order["spearman"][0] == 1 and np.isnan(order["pearson"][0]), "infinite ratings are an order, no line"
+    assert order["kendall"][1] == -1 and np.isnan([x[2] for x in order.values()]).all()
+
+
+@pytest.mark.parametrize("with_errors", [False, True])
+def test_samples_of_ratings_are_the_fits_of_their_queries(with_errors):
+    """Wins counted once and summed are those of the drawn queries; the queries are those that `drawn_queries` says."""
+    rng = np.random.default_rng(4)
+    table = table_of(rng.normal(size=(25, 3)), rng.uniform(0.1, 0.5, (25, 3)) if with_errors else None)
+    assert table.errors_join == with_errors
+    drawn = bootstrap(table, "bradley-terry", "davidson", 0.2, None, 5, 11, errors=False).value_SM
+    for value, q in zip(drawn, drawn_queries(25, 5, 11), strict=True):
+        part = table_of(table.score_QM[q], table.error_QM[q])
+        np.testing.assert_allclose(value, value_of(part, "bradley-terry", "davidson", 0.2, None)[0], atol=1e-8)
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -396,6 +463,49 @@ def test_agreement_with_labels_and_ratings(run, tmp_path):
     assert read_ratings(elo) == {"a": 3.0}
     elo.write_text('{"rating_system": "bt", "ratings": {"a": {"rating": 3, "num_battles": 1}}}')
     assert read_ratings(elo) == {"a": 3.0}
+
+
+def test_agreement_is_that_of_the_ranking(run):
+    """The values compared are the ranking's own: ratings, or means as if all were equally long; intervals too."""
+    made, bench = run
+    elo = {m: 1000.0 + i**2 for i, m in enumerate(bench.models)}
+    for options, how in ((dict(method="bradley-terry", margin=0.3), {}), (dict(lengths=bench), {"benchmark": bench})):
+        ranking = rank_models(made, samples=100, **options)
+        value = {r["model"]: r["score"] for r in ranking}
+        for made_so in (ranking, ranking.as_dict(), None):
+            found = agree(made, **how, ratings=elo, samples=100, ranking=made_so)
+            want = pearsonr([value[m] for m in elo], list(elo.values())).statistic
+            assert found["ranking"]["pearson"][0] == pytest.approx(want)
+            assert found["method"] == ranking.method and found["length_controlled"] == ranking.length_controlled
+        labelled = agree(made, bench, "me", samples=100)
+        label = [np.mean([x.score for x in bench.labels["me"][m].values()]) for m in elo]
+        want = pearsonr([value[m] for m in elo], label).statistic
+        assert labelled["ranking"]["pearson"][0] == pytest.approx(want)
+        assert labelled["ranking"]["pearson"][1] < want < labelled["ranking"]["pearson"][2]
+    with pytest.raises(RocketError, match="give the benchmark"):
+        agree(made, ratings=elo)
+    plain = agree(made, ratings=elo, samples=100, ranking={})
+    assert plain["method"] == "mean" and plain["ranking"] != found["ranking"]
+    with pytest.raises(RocketError, match="between 0 and 1"):
+        agree(made, ratings=elo, level=1.5, ranking={})
+
+
+def test_runs_whose_common_scores_do_not_connect_are_refused(run):
+    """What one run leaves out may leave the other's models without a common query."""
+    made, _ = run
+    rows = made.scores.to_pylist()
+    half = {r["session_id"] for r in rows[: len(rows) // 2]}
+    for row in rows:  # in the first half all abstain but one
+        row["abstained"] = row["session_id"] in half and row["model"] != "model-0"
+    schema = SCORES.with_metadata(made.scores.schema.metadata)
+    pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), made.path / "scores.parquet")
+    other = Run(made.path.parent / "other", made.meta)
+    other.path.mkdir()
+    for row in rows:
+        row["abstained"], row["score"] = False, row["score"] if row["session_id"] in half else None
+    pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), other.path / "scores.parquet")
+    with pytest.raises(RocketError, match="do not connect all models"):
+        compare_runs(made, other, samples=100)
 
 
 def test_two_runs_side_by_side(run, tmp_path):

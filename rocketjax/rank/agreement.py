@@ -4,35 +4,36 @@ Axes: S samples, Q queries, M models.
 """
 
 import csv
+import io
 import json
 import os
-import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
+from rocketjax.files import path_of, read_bytes
 from rocketjax.grade import OK, Run
-from rocketjax.rank.metrics import accuracy, alpha, auc, brier, ece, icc, kappa, reliability
-from rocketjax.rank.scored import scored
+from rocketjax.rank.bootstrap import bootstrap, drawn_queries, value_of
+from rocketjax.rank.metrics import reliability
+from rocketjax.rank.ranking import DIGITS, Ranking
+from rocketjax.rank.resampled import Columns, Figure, figure, figures, items, orders, responses
+from rocketjax.rank.scored import Scored, log_lengths, scored, subset
+from rocketjax.rank.strength import Method, Ties
 from rocketjax.reweight import labels_of, risk_coverage
-from rocketjax.reweight.agree import pairwise
 
 Float = npt.NDArray[np.float64]
-Figure = list[float | None]  # value, low, high
 
 
 def read_ratings(file: str | os.PathLike[str]) -> dict[str, float]:
     """Ratings of models: JSON ({"model": number}, alone or under `ratings`, or a list of objects with `model` or `name`
     and `rating`, `elo` or `score`), or a CSV with such columns. Raises RocketError with the file and the row."""
-    path = Path(file)
+    path = path_of(file)
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise RocketError(f"{path}: cannot be read ({e})") from None
     if not text.strip():
@@ -49,7 +50,7 @@ def read_ratings(file: str | os.PathLike[str]) -> dict[str, float]:
         if isinstance(given, dict):
             rows = [{"model": m, **(r if isinstance(r, dict) else {"rating": r})} for m, r in given.items()]
     else:
-        rows = list(csv.DictReader(text.splitlines()))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
     out: dict[str, float] = {}
     for i, row in enumerate(rows, 1):
         row = row if isinstance(row, dict) else {}
@@ -79,36 +80,43 @@ def agree(
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    ranking: Ranking | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Agreement of a scored run with a labeler of the benchmark, or with ratings of the models (such as Elo).
 
     Every figure is [value, low, high], a percentile interval over `samples` bootstrap samples of the queries; None
-    where it says nothing. `ranking`: of the models' means with the labels' means or the ratings. `responses` (labelers
-    that score): of single scores with labels; `kappa` and `quadratic_kappa` over values rounded to whole points.
-    `items` (labelers that judge items): of p(yes) with the items' labels, the verdict being p above 0.5.
-    `risk_coverage`: see `rocketjax.reweight.risk_coverage`, where scores have standard errors. Raises RocketError where
-    fewer than two models can be compared.
+    where it says nothing. `ranking`: of the models' values with the labels' means or the ratings; the values are those
+    of `ranking`, or of the run's own ranking.json, or means where there is none: its method, over all models, and the
+    queries that the labels have; `method` and `length_controlled` say so. `responses` (labelers that score): of single
+    scores with labels; `kappa` and `quadratic_kappa` over values rounded to whole points. `items` (labelers that judge
+    items): of p(yes) with the items' labels, the verdict being p above 0.5. `risk_coverage`: see
+    `rocketjax.reweight.risk_coverage`, where scores have standard errors. Raises RocketError where fewer than two
+    models can be compared, or where a length-controlled ranking lacks the benchmark.
     """
     if (labeler is None) == (ratings is None):
         raise RocketError("name a labeler or give ratings, one of them")
+    if not 0 < level < 1:
+        raise RocketError(f"an interval's level is between 0 and 1, not {level}")
     table = scored(run)
-    draw = np.random.default_rng(seed).integers(len(table.sessions), size=(samples, len(table.sessions)))
+    how = how_ranked(run, ranking)
+    if how.lengths and benchmark is None:
+        raise RocketError("the ranking is as if all responses were equally long, which needs them: give the benchmark")
+    lengths = benchmark if how.lengths else None
+    draw = drawn_queries(len(table.sessions), samples, seed)
     tail = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
     out: dict[str, Any] = {
         "reference": name or labeler or "ratings", "kind": "labels" if ratings is None else "ratings",
-        "level": level, "samples": samples, "seed": seed, "responses": None, "items": None, "risk_coverage": None,
+        "level": level, "samples": samples, "seed": seed, "method": how.method, "length_controlled": how.lengths,
+        "responses": None, "items": None, "risk_coverage": None,
     }  # fmt: skip
     if ratings is not None:
         known = np.asarray([m in ratings for m in table.models])
         if known.sum() < 2:
             raise RocketError(f"only {int(known.sum())} of the run's models have a rating; the names must be equal: "
                               f"{', '.join(table.models[:5])}, ...")  # fmt: skip
-        want = np.asarray([ratings.get(m, np.nan) for m in table.models])[known]
-        value_QM = np.where(table.used_QM, table.score_QM, np.nan)[:, known]
+        want_M = np.asarray([ratings.get(m, np.nan) for m in table.models])[known]
         out |= {"models": int(known.sum()), "without_rating": [m for m in table.models if m not in ratings]}
-        out["ranking"] = figures(
-            lambda rows: ranks(np.nanmean(value_QM[rows], axis=0), want), np.arange(len(value_QM)), draw, tail
-        )
+        out["ranking"] = ranking_figures(values(table, how, lengths, samples, seed)[:, known], want_M[None], tail)
         return out
     assert benchmark is not None and labeler is not None, "a labeler belongs to a benchmark"
     if labeler not in benchmark.labels:
@@ -122,19 +130,18 @@ def agree(
         score_QM = np.where(table.used_QM, table.score_QM, np.nan)
         known_QM = np.isfinite(score_QM) & np.isfinite(label_QM)
         models = known_QM.any(axis=0)
-        shared = known_QM[:, models].all(axis=1)
+        shared = np.isfinite(label_QM[:, models]).all(axis=1)
         if models.sum() >= 2 and shared.any():
-            a, b = score_QM[shared][:, models], label_QM[shared][:, models]
-            own = draw_of(len(a), samples, seed)
+            part = subset(table, [s for s, there in zip(table.sessions, shared, strict=True) if there], table.models)
+            want_QM = label_QM[shared][:, models]
+            drawn_SM = [want_QM[q].mean(axis=0) for q in drawn_queries(len(want_QM), samples, seed)]
             out |= {"models": int(models.sum()), "queries": int(shared.sum())}
-            out["ranking"] = figures(
-                lambda rows: ranks(a[rows].mean(axis=0), b[rows].mean(axis=0)), np.arange(len(a)), own, tail
+            out["ranking"] = ranking_figures(
+                values(part, how, lengths, samples, seed)[:, models], np.stack([want_QM.mean(axis=0), *drawn_SM]), tail
             )
         if known_QM.any():
-            where_QM = np.where(known_QM, label_QM, np.nan)
-            out["responses"] = {"n": int(known_QM.sum())} | figures(
-                lambda rows: responses(score_QM[rows], where_QM[rows]), np.arange(len(score_QM)), draw, tail
-            )
+            measure = responses(score_QM, label_QM)
+            out["responses"] = {"n": int(known_QM.sum())} | figures(measure, len(score_QM), draw, tail)
         curve = risk_coverage(score_QM, np.where(table.used_QM, table.error_QM, np.nan), label_QM)
         if len(curve.risk):
             places = dict.fromkeys(max(0, round(len(curve.risk) * k / 20) - 1) for k in range(1, 21))
@@ -146,79 +153,71 @@ def agree(
     p, label, session = graded_items(run, benchmark, labeler)
     if len(p):
         names, index = np.unique(session, return_inverse=True)
-        members = [np.flatnonzero(index == g) for g in range(len(names))]
-        own = draw_of(len(names), samples, seed)
-        out["items"] = {"n": len(p)} | figures(
-            lambda rows: items(p[chosen := np.concatenate([members[g] for g in rows])], label[chosen]),
-            np.arange(len(names)), own, tail,
-        ) | {"reliability": reliability(p, label)}  # fmt: skip
+        Q = len(names)
+        found = figures(items(p, label, index, Q), Q, drawn_queries(Q, samples, seed), tail)
+        out["items"] = {"n": len(p)} | found | {"reliability": reliability(p, label)}
     if out["ranking"] is None and out["responses"] is None and out["items"] is None:
         raise RocketError(f"{benchmark.name}: {labeler!r} has labels of nothing that this run scored")
     return out
 
 
-def draw_of(count: int, samples: int, seed: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(count, size=(samples, count))
+class How(NamedTuple):
+    """What a ranking's values are: see `rank_models`."""
+
+    method: Method
+    ties: Ties
+    margin: float
+    lengths: bool
+
+
+def how_ranked(run: Run, ranking: Ranking | Mapping[str, Any] | None) -> How:
+    """How a ranking was made, or the run's own; means where there is none."""
+    about: Mapping[str, Any] = {}
+    if isinstance(ranking, Ranking):
+        about = ranking.as_dict()
+    elif ranking is not None:
+        about = ranking
+    elif (run.path / "ranking.json").exists():
+        about = run.ranking
+    ties = about.get("ties") or {}
+    return How(
+        about.get("method", "mean"), ties.get("model", "davidson"), float(ties.get("margin", 0.0)),
+        bool(about.get("length_controlled")),
+    )  # fmt: skip
+
+
+def values(table: Scored, how: How, lengths: Benchmark | None, samples: int, seed: int) -> Float:
+    """f64[1 + S, M]: what the models are ranked by, on all queries and on those of each sample (`drawn_queries`).
+
+    The scores are compared as they are: their own errors, which widen a ranking's intervals for what the truth may be,
+    do not move them here.
+    """
+    x_QM = None if lengths is None else log_lengths(lengths, table)
+    value_M, _ = value_of(table, how.method, how.ties, how.margin, x_QM)
+    if not samples:
+        return value_M[None]
+    drawn = bootstrap(table, how.method, how.ties, how.margin, x_QM, samples, seed, errors=False)
+    return np.concatenate([value_M[None], drawn.value_SM])
 
 
 def value(x: float | None) -> float:
     return float("nan") if x is None else x
 
 
-def figures(
-    statistics: Callable[[Any], dict[str, float]], all_rows: Any, draw: Any, tail: list[float]
-) -> dict[str, Figure]:
-    """Every statistic with the ends of its percentile interval over the samples that define it."""
-    found = statistics(all_rows)
-    drawn = [statistics(rows) for rows in draw]
-    out: dict[str, Figure] = {}
-    for key, x in found.items():
-        column = np.asarray([d[key] for d in drawn], float)
-        column = column[np.isfinite(column)]
-        ends = np.percentile(column, tail).tolist() if len(column) > 1 else [None, None]
-        out[key] = [float(x) if np.isfinite(x) else None, *ends]
-    return out
+def ranks(got_XM: Float, want_XM: Float) -> Columns:
+    """Rankings of the same models, the first by all queries and the others by samples: see `resampled.orders`.
+
+    Values that agree to `DIGITS` decimals are tied, as in a ranking, and those that are not known stand last."""
+    got, want = (np.round(x, DIGITS) for x in (got_XM, want_XM))
+    found = orders(np.where(np.isnan(got), -np.inf, got), np.broadcast_to(want, got.shape))
+    lost_X = np.isnan(got).all(axis=1)
+    return {key: np.where(lost_X, np.nan, x) for key, x in found.items()}
 
 
-def correlations(a: Float, b: Float, kendall: bool = True) -> dict[str, float]:
-    """NaN where a side is constant: that is no order."""
-    if len(a) < 2 or np.ptp(a) <= 1e-9 or np.ptp(b) <= 1e-9:
-        return dict.fromkeys(("spearman", "kendall", "pearson"), float("nan"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return {
-            "spearman": float(spearmanr(a, b).statistic),
-            "kendall": float(kendalltau(a, b).statistic) if kendall else float("nan"),
-            "pearson": float(pearsonr(a, b).statistic),
-        }
-
-
-def ranks(got_M: Float, want_M: Float) -> dict[str, float]:
-    """Two rankings of the same models. `pairwise`: share of the pairs with different references ordered alike."""
-    return {**correlations(got_M, want_M), "pairwise": pairwise(got_M[None], want_M[None])}
-
-
-def responses(score_QM: Float, label_QM: Float) -> dict[str, float]:
-    known = np.isfinite(score_QM) & np.isfinite(label_QM)
-    a, b = score_QM[known], label_QM[known]
-    if not len(a):
-        return dict.fromkeys(("spearman", "pearson", "pairwise", "mae", "kappa", "quadratic_kappa", "alpha", "icc"),
-                             float("nan"))  # fmt: skip
-    found = correlations(a, b, kendall=False)
-    return {
-        "spearman": found["spearman"], "pearson": found["pearson"], "pairwise": pairwise(score_QM, label_QM),
-        "mae": float(np.abs(a - b).mean()), "kappa": kappa(np.rint(a), np.rint(b)),
-        "quadratic_kappa": kappa(np.rint(a), np.rint(b), "quadratic"), "alpha": alpha(a, b), "icc": icc(a, b),
-    }  # fmt: skip
-
-
-def items(p: Float, label: Float) -> dict[str, float]:
-    sided = label != 0.5
-    yes, want = (p[sided] > 0.5).astype(float), (label[sided] > 0.5).astype(float)
-    return {
-        "accuracy": accuracy(p, label), "auc": auc(p, label), "kappa": kappa(yes, want), "alpha": alpha(yes, want),
-        "brier": brier(p, label), "ece": ece(p, label),
-    }  # fmt: skip
+def ranking_figures(got_XM: Float, want_XM: Float, tail: list[float]) -> dict[str, Figure]:
+    """The same as figures: the first row's values with the ends of their intervals over the other rows."""
+    found = ranks(got_XM, want_XM)
+    return {key: figure(float(x[0]), [x[1:]], tail) for key, x in found.items()}
 
 
 def graded_items(run: Run, benchmark: Benchmark, labeler: str) -> tuple[Float, Float, npt.NDArray[np.str_]]:

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 from rocketjax.grade import use_compile_cache
 from rocketjax.rank.scored import Float, Scored
-from rocketjax.rank.strength import Method, Ties, bradley_terry, fit_means, fit_strengths, games, means
+from rocketjax.rank.strength import Games, Method, Ties, bradley_terry, fit_means, fit_strengths, games, means
 
 BATCH_BYTES = 2**28  # of one batch of samples; more at once is no faster
 
@@ -45,19 +45,22 @@ def value_of(table: Scored, method: Method, ties: Ties, margin: float, x_QM: Flo
 
 def bootstrap(
     table: Scored, method: Method, ties: Ties, margin: float, x_QM: Float | None, samples: int, seed: int,
-    stream: int = 0,
+    stream: int = 0, errors: bool = True,
 ) -> Samples:  # fmt: skip
     """Draws whole queries with replacement, the same ones for all models, so that differences are paired.
 
     Where a head was fitted to labels (`Scored.errors_join`) each sample also moves every score by an independent normal
     error of its standard error's size: such scores are shrunk, so the spread between queries lacks that part. Samples
     are computed together, in one compiled program, as many at a time as memory allows; the result depends on the seed
-    only, not on the number of devices. Two calls with the same seed and number of queries draw the same queries; their
-    errors are the same in the same `stream` and independent in others.
+    only, not on the number of devices. Two calls with the same seed and number of queries draw the same queries, those
+    of `drawn_queries`; their errors are the same in the same `stream` and independent in others. Without `errors` the
+    scores are what is asked about, not the truth behind them, and a sample is `value_of` its queries.
     """
     use_compile_cache()
     Q, M = table.score_QM.shape
-    each = 8 * Q * M * (8 if method == "mean" else 4 * M)
+    moves = table.errors_join and errors
+    counted = method != "mean" and not moves  # then a sample's wins are sums of the same games
+    each = 8 * M * M * 4 * (M + 1) if counted else 8 * Q * M * (8 if method == "mean" else 4 * M)
     batch = int(np.clip(BATCH_BYTES // each, 1, samples))
     # Drawn on the host: numpy's streams are fast, and XLA's take seconds to compile on a CPU.
     rows, noise = np.random.default_rng(seed), np.random.default_rng([seed, stream])
@@ -66,12 +69,22 @@ def bootstrap(
         score_QM, used_QM = jnp.asarray(table.score_QM), jnp.asarray(table.used_QM, float)
         error_QM = np.where(table.used_QM, np.nan_to_num(table.error_QM), 0.0)
         x = None if x_QM is None else jnp.asarray(x_QM)
+        played = games(score_QM, used_QM, margin, error_QM if table.errors_join else None) if counted else None
         for _ in range(-(-samples // batch)):
-            q_SQ = jnp.asarray(rows.integers(Q, size=(batch, Q), dtype=np.int32))
-            moved_SQM = error_QM[q_SQ] * noise.standard_normal((batch, Q, M)) if table.errors_join else None
-            found.append(drawn(score_QM, used_QM, x, margin, q_SQ, moved_SQM, method, ties))
+            q_SQ = rows.integers(Q, size=(batch, Q), dtype=np.int32)
+            if played is not None:
+                times_SQ = np.stack([np.bincount(q, minlength=Q) for q in q_SQ]).astype(float)
+                found.append((counted_strengths(played, jnp.asarray(times_SQ), ties), np.zeros(batch)))
+                continue
+            moved_SQM = error_QM[q_SQ] * noise.standard_normal((batch, Q, M)) if moves else None
+            found.append(drawn(score_QM, used_QM, x, margin, jnp.asarray(q_SQ), moved_SQM, method, ties))
         value_SM, slope_S = (np.concatenate([np.asarray(part[k]) for part in found])[:samples] for k in range(2))
     return Samples(value_SM, slope_S)
+
+
+def drawn_queries(count: int, samples: int, seed: int) -> npt.NDArray[np.int32]:
+    """i32[S, Q]: the queries of every sample that `bootstrap` draws with this seed."""
+    return np.random.default_rng(seed).integers(count, size=(samples, count), dtype=np.int32)
 
 
 @partial(jax.jit, static_argnames=("method", "ties"))
@@ -92,6 +105,13 @@ def drawn(
 
     value_SM, slope_S = jax.vmap(one)(q_SQ, moved_SQM)
     return value_SM, slope_S
+
+
+@partial(jax.jit, static_argnames="ties")
+def counted_strengths(played: Games, times_SQ: Array, ties: Ties) -> Array:
+    """theta_SM of the samples that have each query so many times."""
+    win_SMM, tie_SMM = (jnp.einsum("sq,qab->sab", times_SQ, one_QMM) for one_QMM in played)
+    return jax.vmap(lambda win_MM, tie_MM: bradley_terry(win_MM, tie_MM, ties).theta_M)(win_SMM, tie_SMM)
 
 
 def interval(value_S: npt.NDArray[Any], level: float, clusters: int) -> tuple[Float, Float]:

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
 from rocketjax.grade import OK, Run
 from rocketjax.grade.run import differences
-from rocketjax.rank.agreement import draw_of, figures, ranks, responses
-from rocketjax.rank.bootstrap import bootstrap, interval, value_of
+from rocketjax.rank.agreement import ranking_figures, ranks
+from rocketjax.rank.bootstrap import bootstrap, drawn_queries, interval, value_of
 from rocketjax.rank.groups import holm
-from rocketjax.rank.ranking import number, p_value
-from rocketjax.rank.scored import Float, Scored, scored
+from rocketjax.rank.ranking import check_connected, number, p_value
+from rocketjax.rank.resampled import Columns, figures, responses
+from rocketjax.rank.scored import Float, Scored, scored, subset
 from rocketjax.reweight import Head, labels_of, score
 
 MOVED = 10  # items that moved most, in the answer
@@ -46,16 +48,24 @@ def compare_runs(
     """
     tables = [run.scores if head is None else score(run, head, write=False) for run, head in ((a, head_a), (b, head_b))]
     one, two = (scored(run, t) for run, t in zip((a, b), tables, strict=True))
-    sessions = [s for s in one.sessions if s in set(two.sessions)]
-    models = [m for m in one.models if m in set(two.models)]
+    of_two, models_of_two = set(two.sessions), set(two.models)
+    sessions = [s for s in one.sessions if s in of_two]
+    models = [m for m in one.models if m in models_of_two]
     if not sessions or len(models) < 2:
         raise RocketError(f"{a.path} and {b.path} share {len(sessions)} scored queries and {len(models)} models; "
                           "to compare takes a query and two models")  # fmt: skip
-    one, two = (cut(t, sessions, models) for t in (one, two))
+    one, two = (subset(t, sessions, models) for t in (one, two))
+    for run, t in ((a, one), (b, two)):
+        check_connected(run, t)
     values = [value_of(t, "mean", "half", 0.0, None)[0] for t in (one, two)]
     first, second = (
         bootstrap(t, "mean", "half", 0.0, None, samples, seed, stream).value_SM for stream, t in enumerate((one, two))
     )
+    # The rankings as they are, on the same samples: without the scores' errors.
+    alone = [
+        np.concatenate([v[None], bootstrap(t, "mean", "half", 0.0, None, samples, seed, errors=False).value_SM])
+        for v, t in zip(values, (one, two), strict=True)
+    ]
     n = len(sessions)
     d_M, d_SM = values[1] - values[0], second - first
     low_M, high_M = interval(d_SM, level, n)
@@ -72,14 +82,13 @@ def compare_runs(
     ]  # fmt: skip
     rows.sort(key=lambda r: (r["rank_b"], r["model"]))
     got, want = (np.where(t.used_QM, t.score_QM, np.nan) for t in (two, one))
-    draw, tail = draw_of(n, samples, seed), [100 * (1 - level) / 2, 100 * (1 + level) / 2]
+    draw, tail = drawn_queries(n, samples, seed), [100 * (1 - level) / 2, 100 * (1 + level) / 2]
     both = np.isfinite(got) & np.isfinite(want)
     out: dict[str, Any] = {
         "a": name(a, one), "b": name(b, two), "queries": n, "level": level, "samples": samples, "seed": seed,
         "scales": [t.about.get("scale") for t in (one, two)], "models": rows,
-        "ranking": figures(lambda q: ranks(two.score_QM[q].mean(axis=0), one.score_QM[q].mean(axis=0)),
-                           np.arange(n), draw, tail),
-        "responses": {"n": int(both.sum())} | figures(lambda q: responses(got[q], want[q]), np.arange(n), draw, tail),
+        "ranking": ranking_figures(alone[1], alone[0], tail),
+        "responses": {"n": int(both.sum())} | figures(responses(got, want), n, draw, tail),
         "labels": None, "items": moved_items(a, b),
         "settings": [line for key in SETTINGS for line in differences(
             {key: a.meta.get(key)}, {key: b.meta.get(key)})],
@@ -90,15 +99,6 @@ def compare_runs(
         assert benchmark is not None, "a labeler belongs to a benchmark"
         out["labels"] = {"labeler": labeler} | with_labels(one, two, benchmark, labeler, draw, tail)
     return out
-
-
-def cut(table: Scored, sessions: list[str], models: list[str]) -> Scored:
-    """The same scores of these queries and models, in this order."""
-    q = [table.sessions.index(s) for s in sessions]
-    m = [table.models.index(x) for x in models]
-    at = np.ix_(q, m)
-    return Scored(tuple(sessions), tuple(models), table.score_QM[at], table.error_QM[at], table.used_QM[at],
-                  table.left_out, table.about)  # fmt: skip
 
 
 def name(run: Run, table: Scored) -> dict[str, Any]:
@@ -122,18 +122,19 @@ def with_labels(
     label_QM = np.where(known, label_QM, np.nan)
     models = known.any(axis=0)
 
-    def both(q: Any) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for key, score_QM in (("a", score_a), ("b", score_b)):
-            said = responses(score_QM[q], label_QM[q])
-            whole = known[q][:, models].all(axis=1)
-            ranking = means_of(score_QM[q][:, models], label_QM[q][:, models], whole)
-            found |= {f"{key}.{k}": v for k, v in {**{f"ranking_{k}": v for k, v in ranking.items()},
-                                                    "pairwise": said["pairwise"], "mae": said["mae"],
-                                                    "spearman": said["spearman"]}.items()}  # fmt: skip
+    whole = known[:, models].all(axis=1)
+    sides = [("a", score_a, responses(score_a, label_QM)), ("b", score_b, responses(score_b, label_QM))]
+
+    def both(times_XQ: Float) -> Columns:
+        found: Columns = {}
+        for key, score_QM, measure in sides:
+            ranking = ranks(*(means_of(x[:, models], whole, times_XQ) for x in (score_QM, label_QM)))
+            single = measure(times_XQ)
+            found |= {f"{key}.ranking_{k}": ranking[k] for k in ("spearman", "kendall")}
+            found |= {f"{key}.{k}": single[k] for k in ("pairwise", "mae", "spearman")}
         return found | {f"change.{k[2:]}": found[f"b.{k[2:]}"] - found[k] for k in found if k.startswith("a.")}
 
-    flat = figures(both, np.arange(len(label_QM)), draw, tail)
+    flat = figures(both, len(label_QM), draw, tail)
     out: dict[str, Any] = {"n": int(known.sum())}
     for key, figure in flat.items():
         side, what = key.split(".", 1)
@@ -141,11 +142,11 @@ def with_labels(
     return out
 
 
-def means_of(score_QM: Float, label_QM: Float, whole: Any) -> dict[str, float]:
-    if not whole.any() or score_QM.shape[1] < 2:
-        return {"spearman": float("nan"), "kendall": float("nan")}
-    found = ranks(score_QM[whole].mean(axis=0), label_QM[whole].mean(axis=0))
-    return {k: found[k] for k in ("spearman", "kendall")}
+def means_of(x_QM: Float, whole_Q: npt.NDArray[np.bool_], times_XQ: Float) -> Float:
+    """f64[X, M]: each model's mean over the queries that all models have, in each sample; NaN where there are none."""
+    times = times_XQ[:, whole_Q]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(times @ x_QM[whole_Q] / times.sum(axis=1, keepdims=True))
 
 
 def moved_items(a: Run, b: Run) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float = npt.NDArray[np.floating[Any]]
+NONE = 1e-12  # a spread below it is none but for rounding
 
 
 def auc(p: Float, label: Float) -> float:
@@ -62,7 +63,7 @@ def kappa(a: Float, b: Float, weights: Literal["none", "quadratic"] = "none") ->
     np.add.at(seen, (inverse[: len(a)], inverse[len(a) :]), 1 / max(len(a), 1))
     cost = (values[:, None] - values[None]) ** 2 if weights == "quadratic" else 1.0 - np.eye(len(values))
     chance = (cost * np.outer(seen.sum(axis=1), seen.sum(axis=0))).sum()
-    return float(1 - (cost * seen).sum() / chance) if chance > 0 else float("nan")
+    return float(1 - (cost * seen).sum() / chance) if chance > NONE else float("nan")
 
 
 def alpha(a: Float, b: Float) -> float:
@@ -71,7 +72,7 @@ def alpha(a: Float, b: Float) -> float:
     both = np.concatenate([a, b])
     n = len(both)
     expected = 2 * both.var() * n / (n - 1) if n > 1 else 0.0
-    return float(1 - ((a - b) ** 2).mean() / expected) if expected > 0 else float("nan")
+    return float(1 - ((a - b) ** 2).mean() / expected) if expected > NONE else float("nan")
 
 
 def icc(a: Float, b: Float) -> float:
@@ -86,7 +87,7 @@ def icc(a: Float, b: Float) -> float:
     raters = n * ((columns - middle) ** 2).sum()
     error = ((table - rows[:, None] - columns[None] + middle) ** 2).sum() / (n - 1)
     total = between + error + 2 * (raters - error) / n
-    return float((between - error) / total) if total > 0 else float("nan")
+    return float((between - error) / total) if total > NONE else float("nan")
 
 
 def bootstrap(

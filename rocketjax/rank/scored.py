@@ -3,6 +3,7 @@
 Axes: Q queries, M models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,14 @@ def scored(run: Run, table: pa.Table | None = None) -> Scored:
         sessions, models, score_QM[shared], error_QM[shared], used_QM[shared], int((~shared).sum()),
         about_scores(table),
     )  # fmt: skip
+
+
+def subset(table: Scored, sessions: Sequence[str], models: Sequence[str]) -> Scored:
+    """The same scores of these queries and models, in this order."""
+    q_of, m_of = ({name: i for i, name in enumerate(names)} for names in (table.sessions, table.models))
+    at = np.ix_([q_of[s] for s in sessions], [m_of[m] for m in models])
+    return Scored(tuple(sessions), tuple(models), table.score_QM[at], table.error_QM[at], table.used_QM[at],
+                  table.left_out, table.about)  # fmt: skip
 
 
 def log_lengths(benchmark: Benchmark, table: Scored) -> Float:

@@ -132,25 +132,49 @@ def bradley_terry(win_MM: Array, tie_MM: Array, ties: Ties) -> Strengths:
     any_tie = tie_MM.sum() > 0
     total = jnp.maximum(win_MM.sum() + tie_MM.sum() / 2, 1)
 
+    games_MM = win_MM + win_MM.T + tie_MM
+    count = inside_M.sum()
+
+    def chances(x: Array) -> tuple[Array, Array, Array]:
+        """Of a's win and of a tie for every pair, and the log of what they are divided by; no exponent overflows."""
+        a, b = x[:M, None], x[None, :M]
+        half = jnp.exp(-jnp.abs(a - b) / 2)  # the weaker's strength by the stronger's, its root
+        third = jnp.where(any_tie, jnp.exp(x[M]), 0.0) * half
+        whole = 1 + half**2 + third
+        return jnp.where(a >= b, 1.0, half**2) / whole, third / whole, jnp.maximum(a, b) + jnp.log(whole)
+
     def loss(x: Array) -> Array:
         theta_M, eta = x[:M], x[M]
-        a, b = theta_M[:, None], theta_M[None]
-        third = jnp.where(any_tie, eta + (a + b) / 2, -jnp.inf)
-        norm_MM = jnp.logaddexp(jnp.logaddexp(a, b), third)
-        games_MM = win_MM + win_MM.T + tie_MM
-        tied_MM = jnp.where(any_tie, tie_MM * (eta + (a + b) / 2), 0.0)
-        said = (win_MM * a).sum() + tied_MM.sum() / 2 - (games_MM * norm_MM).sum() / 2
+        tied = (tie_MM * (eta + (theta_M[:, None] + theta_M[None]) / 2)).sum() / 2
+        said = (win_MM * theta_M[:, None]).sum() + tied - (games_MM * chances(x)[2]).sum() / 2
         # What the data leave open: the mean of all strengths, those outside, nu without ties.
         open_ = jnp.where(inside_M, 0, theta_M)
-        mean = jnp.where(inside_M, theta_M, 0).sum() / inside_M.sum()
+        mean = jnp.where(inside_M, theta_M, 0).sum() / count
         return -said / total + (open_**2).sum() + mean**2 + jnp.where(any_tie, 0, eta**2)
 
-    slope, bend = jax.grad(loss), jax.hessian(loss)
+    def slope_and_bend(x: Array) -> tuple[Array, Array]:
+        """Gradient and Hessian of `loss`. The likelihood is an exponential family whose statistics of a game are a
+        win (1, a tie 1/2) of each side and a tie: observed less expected, and their covariance."""
+        win, tie, _ = chances(x)
+        point = win + tie / 2
+        slope_M = (games_MM * point - win_MM - tie_MM / 2).sum(axis=1) / total
+        slope_eta = (games_MM * tie - tie_MM).sum() / 2 / total
+        spread_MM = games_MM * (win + tie / 4 - point**2) / total
+        cross_M = (games_MM * tie * (0.5 - point)).sum(axis=1) / total
+        own_eta = (games_MM * tie * (1 - tie)).sum() / 2 / total
+        mean = jnp.where(inside_M, x[:M], 0).sum() / count
+        slope_M += 2 * jnp.where(inside_M, mean / count, x[:M])
+        bend_MM = jnp.diag(spread_MM.sum(axis=1) + 2 * ~inside_M) - spread_MM + 2 * both_MM / count**2
+        corner = jnp.where(any_tie, own_eta, 2.0)
+        bend = jnp.block([[bend_MM, cross_M[:, None]], [cross_M[None], corner[None, None]]])
+        return jnp.append(slope_M, jnp.where(any_tie, slope_eta, 2 * x[M])), bend
+
     shrink = 0.5 ** jnp.arange(8.0)
 
     def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, n, _ = state
-        move = jnp.linalg.solve(bend(x) + 1e-12 * jnp.eye(M + 1), slope(x))
+        slope, bend = slope_and_bend(x)
+        move = jnp.linalg.solve(bend + 1e-12 * jnp.eye(M + 1), slope)
         tries = x[None] - shrink[:, None] * move[None]
         best = tries[jnp.nanargmin(jax.vmap(loss)(tries))]
         return best, n + 1, jnp.abs(move).max()

@@ -3,5 +3,15 @@
 from rocketjax.report.formats import FORMATS, export
 from rocketjax.report.frames import frame, plot_calibration, plot_ranking, plot_risk_coverage
 from rocketjax.report.html import write_report
+from rocketjax.report.leaderboards import ratings
 
-__all__ = ["FORMATS", "export", "frame", "plot_calibration", "plot_ranking", "plot_risk_coverage", "write_report"]
+__all__ = [
+    "FORMATS",
+    "export",
+    "frame",
+    "plot_calibration",
+    "plot_ranking",
+    "plot_risk_coverage",
+    "ratings",
+    "write_report",
+]

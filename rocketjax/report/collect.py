@@ -199,7 +199,7 @@ def collect(
     if labeler is not None:
         references.append(against_labels(run, benchmark, labeler, ranking, about, samples))
     if ratings is not None:
-        references.append(against_ratings(run, ratings, ratings_name or "ratings", ranking, samples))
+        references.append(against_ratings(run, benchmark, ratings, ratings_name or "ratings", ranking, samples))
     weights, hurting, whose = weights_of(run, whole, about)
     texts = None if benchmark is None else {s: c.items for s, c in benchmark.checklists.items()}
     weight_of = {} if weights is None else {
@@ -255,7 +255,7 @@ def against_labels(
     """A labeler beside the run."""
     assert benchmark is not None, "checked by the caller"
     level, seed = bootstrap_of(ranking)
-    found = agree(run, benchmark=benchmark, labeler=labeler, samples=samples, level=level, seed=seed)
+    found = agree(run, benchmark=benchmark, labeler=labeler, samples=samples, level=level, seed=seed, ranking=ranking)
     table = scored(run)
     given = benchmark.labels[labeler]
     label_QM = np.asarray(
@@ -293,11 +293,20 @@ def against_labels(
 
 
 def against_ratings(
-    run: Run, ratings: Mapping[str, float], name: str, ranking: Mapping[str, Any], samples: int
+    run: Run,
+    benchmark: Benchmark | None,
+    ratings: Mapping[str, float],
+    name: str,
+    ranking: Mapping[str, Any],
+    samples: int,
 ) -> Reference:
-    """Ratings of the models beside the run's ranking."""
+    """Ratings of the models beside the run's ranking, or beside plain means where a length-controlled one lacks the
+    texts; the agreement says which."""
     level, seed = bootstrap_of(ranking)
-    found = agree(run, ratings=ratings, name=name, samples=samples, level=level, seed=seed)
+    how = {} if benchmark is None and ranking["length_controlled"] else ranking
+    found = agree(
+        run, benchmark, ratings=ratings, name=name, samples=samples, level=level, seed=seed, ranking=how
+    )  # fmt: skip
     values = {row["model"]: float(ratings[row["model"]]) for row in ranking["models"] if row["model"] in ratings}
     return Reference(name, "ratings", found, values, False, 0, (), (), ())
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rocketjax.report.charts import UNIT, Axis, Plot, axis, axis_bar, chance_axis, interval_bar
 from rocketjax.report.collect import Bin, Reference, Report
 from rocketjax.report.elements import count, esc, figure_text, none, number, sort_key, span, table, unseen
-from rocketjax.report.standing import head_name, level_of, word_of
+from rocketjax.report.standing import head_name, level_of, same_ranking, word_of
 
 # Name, what it says, and what it is without any knowledge, where that is so; 1 is perfect then.
 MEASURES: dict[str, tuple[str, str, float | None]] = {
@@ -79,8 +79,12 @@ def against(report: Report, reference: Reference) -> str:
         lacking.append(f"Without a rating: {esc(', '.join(without))}.")
     lead = f"{'Ratings' if reference.kind == 'ratings' else 'Labels'}: {name}"
     said = f"{found['level']:.0%} intervals over bootstrap samples of the queries."
-    if report.ranking["method"] != "mean" or report.ranking["length_controlled"]:
-        said += " The ranking here is that by plain mean scores."
+    if found.get("ranking") and not same_ranking(report, reference):
+        said += " The ranking compared here is that by plain mean scores."
+    elif found.get("ranking") and report.ranking["method"] != "mean":
+        said += " The ranking is that by Bradley-Terry ratings."
+    elif found.get("ranking") and report.ranking["length_controlled"]:
+        said += " The ranking is that with lengths controlled."
     gone = none(" ".join(lacking)) if lacking else ""
     if len(parts) % 2:
         parts[-1] = parts[-1].replace("<div", '<div class="whole"', 1)

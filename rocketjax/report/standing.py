@@ -73,8 +73,7 @@ def summary(report: Report) -> str:
             value, low, high = reference.agreement["ranking"]["spearman"]
             ends = "" if low is None or high is None else f" {span(low, high, 2)}"
             rho = "says nothing here" if value is None else f"is {number(value, 2)}{ends}"
-            plain = report.ranking["method"] == "mean" and not report.ranking["length_controlled"]
-            of = "The" if plain else "By plain mean scores the"
+            of = "The" if same_ranking(report, reference) else "By plain mean scores the"
             said += f" {of} rank correlation with {esc(reference.name)} {rho}."
     judge = f"<code>{esc(report.meta['judge']['origin'])}</code>, head {esc(head_name(report.about))}"
     graded, total = report.status.get("ok", 0), sum(report.status.values())
@@ -92,6 +91,12 @@ def summary(report: Report) -> str:
             tiles.append((amount, f"at {rate(report.price)} per device and hour"))
     shown = "".join(f"<li><b>{esc(value)}</b> {esc(text)}</li>" for value, text in tiles)
     return f'<p class="lead">{said}</p><p class="soft">Judged by {judge}.</p><ul class="tiles">{shown}</ul>'
+
+
+def same_ranking(report: Report, reference: Reference) -> bool:
+    """Whether the agreement is that of the ranking shown; else it is that of plain means."""
+    keys = ("method", "length_controlled")
+    return all(reference.agreement[key] == report.ranking[key] for key in keys)
 
 
 def like_first(report: Report) -> list[str] | None:
