@@ -35,6 +35,7 @@ from rocketjax.grade import (
 from rocketjax.grade import estimate as cost
 from rocketjax.judge import Checkpoint, Config, Row, Transformer, attention, convert, load_model, read_config
 from rocketjax.judge.load import cast
+from rocketjax.judge.sharding import choose_mesh, weight_bytes_per_device
 from rocketjax.prompt import PackedRow, pack_query
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_llama"
@@ -252,6 +253,42 @@ def test_the_bottleneck_is_the_largest_part(judge):
     )
 
 
+def test_weights_are_cut_where_the_run_cuts_them(judge):
+    """Against `choose_mesh`, with devices that say how much memory they have."""
+
+    class Chip:
+        platform = "tpu"
+
+        def __init__(self, memory: float) -> None:
+            self.memory = memory
+
+        def memory_stats(self) -> dict[str, float]:
+            return {"bytes_limit": self.memory}
+
+    config = judge.model.config
+    workload = typical(prompter_of(judge), config, 1e7)
+    weights = cost.weight_bytes(config, "bf16")
+    axes = []
+    for share in (3.0, 1.2, 0.95, 0.2):
+        memory = weights * share
+        device = Device("some", "tpu", 1e12, 1e12, memory, 1e12, 4)
+        told = estimate_run(workload, config, "bf16", device, 8)
+        try:
+            shape = choose_mesh(config, weights, [Chip(memory)] * 4)
+        except RocketError:
+            assert (told.model_axis, told.weight_bytes, told.fits) == (1, weights, False)
+            continue
+        axes.append(told.model_axis)
+        assert told.model_axis == shape.model
+        assert told.weight_bytes == round(weight_bytes_per_device(config, weights, shape.model)) <= 0.6 * memory
+        assert ("weights cut over" in cost.describe(told)["memory per device"]) == (shape.model > 1)
+        # What is computed is the same, by as many devices.
+        whole = estimate_run(workload, config, "bf16", dataclasses.replace(device, memory=None), 8)
+        assert told.padded_flops == whole.padded_flops
+        assert told.compute_seconds == pytest.approx(whole.compute_seconds, rel=0.02)
+    assert axes[0] == 1 and max(axes) > 1, "both cases are there"
+
+
 def test_exact_products_take_the_rate_of_f32(judge):
     config = judge.model.config
     workload = typical(prompter_of(judge), config, 1e6)
@@ -341,6 +378,8 @@ def test_on_the_command_line(rocketjax, tiny, tmp_path, monkeypatch):
         ("--items", "5", "--limit", "2"),
         (bench, "--chips", "2"),
         (bench, "--models", ","),
+        (bench, "--query-tokens", "500"),
+        ("--items", "5", "--overflow", "skip"),
         (bench, "--price", "-1"),
     ):
         assert rocketjax("estimate", *wrong)[0] == 2, wrong

@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rocketjax import cli
-from rocketjax.bench import Benchmark, import_benchmark, import_table, load_benchmark
+from rocketjax.bench import Benchmark, Match, import_benchmark, import_table, load_benchmark, read_matches
 from rocketjax.bench.importers import GENERIC_ITEM
 from rocketjax.bench.importers.columns import read_table
 from rocketjax.bench.importers.source import Source
 from rocketjax.errors import RocketError
 from rocketjax.grade import Run, record
-from rocketjax.report import FORMATS, export
+from rocketjax.rank import read_ratings
+from rocketjax.report import FORMATS, export, ratings
 from rocketjax.report.leaderboards import question_of
 from rocketjax.reweight import score
 
@@ -153,6 +155,25 @@ def test_table_with_scores_sessions_and_references(tmp_path):
     assert len(load_benchmark(tmp_path / "csv").responses["n"]["009"].text) == 200_000
 
 
+def test_nan_is_nothing(tmp_path):
+    """What json.dumps and pandas write where something is missing is no JSON, but everywhere."""
+    rows = [
+        {"question": "Why?", "answer": "NaN and Infinity", "model": "a", "points": float("nan")},
+        {"question": "Why?", "answer": float("nan"), "model": "b", "points": 3},
+        {"question": "Why?", "answer": "So.", "model": "c", "points": 2},
+    ]
+    imported = import_table(put(tmp_path, {"a.jsonl": rows}) / "a.jsonl", tmp_path / "out", score="points")
+    assert imported.left_out == {"no_response": 1, "no_score": 1} and imported.scores == 1
+    (said,) = load_benchmark(tmp_path / "out").responses["a"].values()
+    assert said.text == "NaN and Infinity"
+    put(tmp_path, {"b.jsonl": [rows[2] | {"points": float("inf")}]})
+    with pytest.raises(RocketError, match=r'row 1 \(line 1\), column "points": is inf, not a finite number'):
+        import_table(tmp_path / "b.jsonl", tmp_path / "no", score="points")
+    (tmp_path / "c.jsonl").write_text('{"question": "\\ud83d", "answer": NaN, "model": "a"}\n')
+    with pytest.raises(RocketError, match=r"c\.jsonl:1: not valid JSON .* half a character"):
+        import_table(tmp_path / "c.jsonl", tmp_path / "no")
+
+
 def test_questions_without_a_checklist_are_counted_or_have_the_item(tmp_path):
     put(tmp_path, {"a.csv": ROWS, "c.jsonl": [
         {"question": "Name a prime.", "items": ["Is it prime?", " ", "Is it prime?"]},
@@ -195,6 +216,25 @@ def test_csv_is_read_as_the_csv_module_reads_it(separator, end, tmp_path):
     assert read_table(Source(file), file).rows[0].value == {"x": "", "y": None, "z": None}
 
 
+def test_numbers_and_names_of_other_tools(tmp_path):
+    rows = [(f"m{i}", x) for i, x in enumerate((".5", "5.", "+1e2", "-0.25"))]
+    text = "question,answer,model,notes.txt\n" + "".join(f"Why?,So.,{m},{x}\n" for m, x in rows)
+    imported = import_table(put(tmp_path, {"t.csv": text}) / "t.csv", tmp_path / "out", score="notes.txt")
+    labels = load_benchmark(tmp_path / "out").labels
+    assert list(labels) == ["notes_txt"], "the reader takes notes.txt for notes"
+    assert [labels["notes_txt"][m]["5d8a995a6fa7cf7c"].score for m, _ in rows] == [0.5, 5, 100, -0.25]
+    assert imported.scores == 4
+    cells = {"question": ["q"], "answer": ["a"], "model": ["m"], "s": pa.array([Decimal("1.5")])}
+    pq.write_table(pa.table(cells), tmp_path / "t.parquet")
+    import_table(tmp_path / "t.parquet", tmp_path / "decimal", score="s")
+    ((label,),) = (by.values() for by in load_benchmark(tmp_path / "decimal").labels["s"].values())
+    assert label.score == 1.5
+    broken = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table(cells | {"answer": broken}), tmp_path / "b.parquet")
+    with pytest.raises(RocketError, match=r'b\.parquet: column "answer" cannot be read \('):
+        import_table(tmp_path / "b.parquet", tmp_path / "no")
+
+
 CSV = "question,answer,model\nWhy?,So.,a\n"
 BAD = [
     ({"t.csv": "Question,answer,model\nWhy?,So.,a\n"}, {},
@@ -224,6 +264,7 @@ BAD = [
     ({"t.csv": "question,answer,model,c\nWhy?,So.,a,One?\nWhy?,No.,b,Two?\n"}, {"checklist": "c"},
      r'row 2 \(line 3\), column "c": is another checklist for the question than in row 1'),
     ({"t.csv": CSV}, {"labeler": "me"}, r"a labeler is named without a column of scores"),
+    ({"t.csv": f"question,answer,model\nWhy?,So.,{'m' * 300}\n"}, {}, r"m'\.\.\. has 300 bytes, a file's may have 249"),
     ({"t.csv": "question,answer,model\n,So.,a\n"}, {}, r"t\.csv: nothing to import; left out: 1 empty_query"),
 ]  # fmt: skip
 
@@ -303,6 +344,201 @@ def test_fastchat(tmp_path):
     assert imported.scores == 0 and not imported.left_out
     with pytest.raises(RocketError, match=r"lacks model_judgment/<judge>_single"):
         import_benchmark("mtbench", tmp_path / "in", tmp_path / "no")
+
+
+def paired(question_id: Any, turn: int, one: str, two: str, first: str, second: str) -> dict[str, Any]:
+    row = {"question_id": question_id, "model_1": one, "model_2": two, "g1_winner": first, "g2_winner": second}
+    return row | {"judge": ["j", "pair-v2"], "g1_judgment": "", "g2_judgment": "", "turn": turn, "tstamp": 1.5}
+
+
+def test_fastchats_comparisons(tmp_path):
+    person = {"question_id": 81, "model_a": "a", "model_b": "b", "turn": 2, "conversation_a": [{"role": "user"}]}
+    files = {
+        "question.jsonl": [{"question_id": 81, "category": "c", "turns": ["Write.", "Rewrite."]}],
+        **{f"model_answer/{m}.jsonl": [said(81, f"{m}1", f"{m}2")] for m in "abc"},
+        "model_judgment/j_pair.jsonl": [
+            paired(81, 1, "a", "b", "model_2", "model_2"),  # judged again below
+            paired(81, 1, "a", "b", "model_1", "model_1"),
+            paired(81, 1, "a", "c", "model_1", "model_2"),  # by the order only: a tie
+            paired(81, 1, "b", "c", "tie", "tie"),
+            paired(81, 2, "b", "c", "model_2", "model_2"),
+            paired(81, 2, "a", "c", "error", "model_2"),
+            paired(81, 1, "a", "d", "tie", "tie"),
+            paired(99, 1, "a", "b", "tie", "tie"),
+        ],
+        "model_judgment/human_judgments.json": [
+            person | {"judge": "expert_1", "winner": "model_a"},
+            person | {"judge": "expert_2", "winner": "model_b"},
+            person | {"judge": "expert_2", "winner": "model_a", "model_a": "c"},
+            person | {"judge": "author_0", "winner": "tie"},
+        ],
+        "model_judgment/j_single.jsonl": [judged(81, 1, 7, "a")],
+    }  # fmt: skip
+    imported = import_benchmark("mtbench", put(tmp_path / "in", files), tmp_path / "out")
+    b = load_benchmark(tmp_path / "out")
+    found = {x: {(m, s): y.score for m, by in b.labels[x].items() for s, y in by.items()} for x in b.labels}
+    assert found == {
+        "j": {("a", "mt81_1"): 7},
+        "j_pair": {("a", "mt81_1"): 0.75, ("b", "mt81_1"): 0.25, ("c", "mt81_1"): 0.5,
+                   ("b", "mt81_2"): 0, ("c", "mt81_2"): 1},
+        "human": {("a", "mt81_2"): 0.5, ("b", "mt81_2"): pytest.approx(1 / 3), ("c", "mt81_2"): 1},
+        "author": {("a", "mt81_2"): 0.5, ("b", "mt81_2"): 0.5},
+    }  # fmt: skip
+    assert imported.left_out == {"earlier_grade": 1, "no_score": 1, "unknown_model": 1, "unknown_session": 1}
+    (tmp_path / "in" / "model_judgment" / "j_single.jsonl").unlink()
+    assert import_benchmark("mtbench", tmp_path / "in", tmp_path / "pairs").scores == imported.scores - 1
+    put(tmp_path / "in", {"model_judgment/j_pair.jsonl": [paired(81, 1, "a", "b", "A", "A")]})
+    with pytest.raises(RocketError, match=r'j_pair\.jsonl:1: field "g1_winner": is \'A\'; it is one of model_1'):
+        import_benchmark("fastchat", tmp_path / "in", tmp_path / "no")
+
+
+def test_one_answer_of_several_choices_is_counted(tmp_path):
+    two = {"question_id": 1, "choices": [{"index": 0, "turns": ["A."]}, {"index": 1, "turns": ["B."]}]}
+    files = {"question.jsonl": [{"question_id": 1, "turns": ["Write."]}], "model_answer/m.jsonl": [two]}
+    imported = import_benchmark("fastchat", put(tmp_path / "in", files), tmp_path / "out")
+    assert imported.left_out == {"more_choices": 1} and imported.responses == 1
+
+
+def talk(*texts: Any) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def vote(a: str, b: str, winner: Any, first: Any, second: Any, **more: Any) -> dict[str, Any]:
+    row = {"question_id": "q1", "model_a": a, "model_b": b, "winner": winner, "judge": "arena_user_7"}
+    row |= {"conversation_a": first, "conversation_b": second, "turn": len(first) // 2, "anony": True}
+    return row | {"language": "English", "tstamp": 1.5} | more
+
+
+def parts(*texts: Any) -> list[dict[str, Any]]:
+    """Turns as the newer sets have them."""
+    said = talk(*texts)
+    return [turn | {"content": [{"type": "text", "text": turn["content"], "image": None}]} for turn in said]
+
+
+def test_arena_votes(tmp_path):
+    one, two = talk("Why?", "So."), talk("Why?", "Thus.")
+    mt = {"question_id": 81, "turn": 1}
+    long = [talk("Draw.", f"{m}1", "Again.", f"{m}2") for m in "abc"]
+    rows = [
+        vote("a", "b", "model_b", one, two),
+        vote("a", "b", "model_b", one, two),  # the same vote
+        vote("a", "b", "tie (bothbad)", one, two, judge="arena_user_8"),
+        vote("a", "b", "model_a", long[0], long[1], question_id="q2"),
+        *(vote(a, b, w, long["abc".index(a)], long["abc".index(b)], **mt, judge=j) for a, b, w, j in (
+            ("a", "b", "model_a", "expert_1"), ("b", "c", "tie", "expert_2"), ("c", "a", "model_a", "author_0"),
+            ("a", "b", "tie (inconsistent)", ["gpt-4", "pair-v2"]))),
+        vote("a", "c", "model_b", parts("Who?", "Me."), parts("Who?", "I."), question_id=None, judge=None, tstamp=None),
+        vote("a", "a", "tie", one, two), vote("a", "c", None, one, two), vote("a", "c", "tie", one, two, anony=False),
+        vote("a", "c", "tie", one, talk("How?", "So."), question_id="q3"),
+        vote("a", "c", "tie", one, [{"role": "assistant", "content": "Hi."}, *two], question_id="q4"),
+        vote("a", "c", "tie", one, [{"role": "user", "content": [{"type": "image", "image": "x"}]}], question_id="q5"),
+        vote("a", "c", "tie", one, talk("Why?", None), question_id="q6"),
+    ]  # fmt: skip
+    put(tmp_path, {"v.jsonl": rows, "in/v.csv": [
+        row | {k: json.dumps(row[k]) for k in ("conversation_a", "conversation_b") if row[k]}
+        | {"judge": row["judge"] if isinstance(row["judge"], str | None) else "gpt-4_pair"} for row in rows
+    ]})  # fmt: skip
+    imported = import_benchmark("arena", tmp_path / "v.jsonl", tmp_path / "out")
+    b = load_benchmark(tmp_path / "out")
+    who = hashlib.sha256(b"Who?").hexdigest()[:16]
+    assert set(b.queries) == {"q1", "q2_2", "mt81_1", who, "q6"}
+    found = {x: {(m, s): y.score for m, by in b.labels[x].items() for s, y in by.items()} for x in b.labels}
+    assert found == {
+        "human": {("a", "q1"): 0.25, ("b", "q1"): 0.75, ("a", "q2_2"): 1, ("b", "q2_2"): 0, ("a", "mt81_1"): 1,
+                  ("b", "mt81_1"): 0.25, ("c", "mt81_1"): 0.5, ("a", who): 0, ("c", who): 1},
+        "author": {("c", "mt81_1"): 1, ("a", "mt81_1"): 0},
+        "gpt-4_pair": {("a", "mt81_1"): 0.5, ("b", "mt81_1"): 0.5},
+    }  # fmt: skip
+    assert [m.content for m in b.conversation("q2_2", "b")] == ["Draw.", "b1", "Again."]
+    assert (b.responses["b"]["q2_2"].text, b.responses["b"]["mt81_1"].text) == ("b2", "b1")
+    assert imported.left_out == {
+        "duplicate_vote": 1, "no_response": 1, "no_vote": 1, "not_anonymous": 1, "not_text": 1, "other_question": 1,
+        "same_model": 1, "unclear_roles": 1,
+    }  # fmt: skip
+    assert import_benchmark("arena", tmp_path / "in", tmp_path / "csv") == imported
+    assert load_benchmark(tmp_path / "csv").sha256 == b.sha256
+    plain = [row for row in rows if row["question_id"] == "q1"]
+    pq.write_table(pa.Table.from_pylist(plain), tmp_path / "v.parquet")
+    assert import_benchmark("arena", tmp_path / "v.parquet", tmp_path / "parquet").scores == 2
+
+
+def test_arena_votes_with_lists_of_texts(tmp_path):
+    def row(n: int, prompt: Any, first: Any, second: Any, *marks: int) -> dict[str, Any]:
+        texts = {"prompt": prompt, "response_a": first, "response_b": second}
+        names = ("winner_model_a", "winner_model_b", "winner_tie")
+        return {"id": n, "model_a": "a", "model_b": "b"} | texts | dict(zip(names, marks, strict=True))
+
+    rows = [
+        row(30192, '["Why?","More?"]', '["So.","S\u00f6."]', '["Thus.","[x]"]', 0, 1, 0),
+        row(7, '["Who?"]', '["Me.\\ud83d"]', '["I."]', 1, 0, 0),
+        row(8, "[Where?]", "[Here]", "There", 0, 0, 1),
+        row(9, '["Who?"]', "[null]", '["I."]', 0, 0, 1),
+    ]
+    imported = import_benchmark("arena", put(tmp_path, {"train.csv": rows}) / "train.csv", tmp_path / "out")
+    b = load_benchmark(tmp_path / "out")
+    assert imported.left_out == {"no_response": 1, "not_text": 1}
+    assert [b.labels["human"][m]["30192"].score for m in "ab"] == [0, 1] and b.responses["a"][
+        "30192"
+    ].text == "S\u00f6."
+    assert [m.content for m in b.conversation("30192", "b")] == ["Why?", "Thus.", "More?"]
+    assert b.queries["8"].messages[-1].content == "[Where?]" and b.responses["a"]["8"].text == "[Here]"
+    assert [b.labels["human"][m]["8"].score for m in "ab"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("rows", "message"), [
+    ([vote("a", "b", "A", talk("?", "!"), talk("?", "."))], r'row 1 .*column "winner": is \'A\'; it is one of mod'),
+    ([vote("a", "b", "tie", talk("?", "!"), talk("?", "."), turn=2)], r'"turn": is 2, and the conversation has 1'),
+    ([vote("a", "b", "tie", "text", talk("?", "."))], r'column "conversation_a": is no list in JSON'),
+    ([vote("a", "b", "tie", [{"role": "bot"}], talk("?", "."))], r'column "conversation_a": is no list of turns'),
+    ([{"model": "a", "answer": "!"}], r"v\.jsonl: is no table of votes, which has the columns model_a, model_b and"),
+    ([{"model_a": "a", "model_b": "b", "winner": "tie"}],
+     r"v\.jsonl: holds matches without conversation_a .*`rocketjax import matches` makes ratings"),
+    ([{"model_a": "a", "model_b": "b", "winner_model_a": 1, "winner_model_b": 1, "winner_tie": 0, "prompt": "?",
+       "response_a": "!", "response_b": "."}], r'column "winner_model_a": and the other two are \[1\.0, 1\.0, 0\.0\]'),
+    ([{"model_a": "a", "model_b": "b", "winner": "tie", "prompt": '["?","?"]', "response_a": '["!"]',
+       "response_b": '["."]'}], r'column "response_a": has 1 answers to 2 prompts'),
+])  # fmt: skip
+def test_broken_votes(rows, message, tmp_path):
+    with pytest.raises(RocketError, match=message):
+        import_benchmark("arena", put(tmp_path / "in", {"v.jsonl": rows}) / "v.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_matches_become_ratings(tmp_path, rocketjax):
+    """Against the closed form of two players, and a public fit of many."""
+    three = [Match("a", "b", 1.0)] * 3 + [Match("b", "a", 1.0), Match("c", "a", 0.5), Match("d", "a", 0.0)]
+    found = ratings(three)
+    # Odds of 3 are 400 log10(3) points; c tied with a, and d only lost.
+    assert found["a"]["rating"] - found["b"]["rating"] == pytest.approx(400 * np.log10(3))
+    assert found["c"]["rating"] == pytest.approx(found["a"]["rating"]) and found["d"]["rating"] is None
+    assert [found[m]["num_battles"] for m in "abcd"] == [6, 4, 1, 1] and list(found)[-1] == "d"
+    assert np.mean([row["rating"] for m, row in found.items() if m != "d"]) == pytest.approx(1000)
+    with pytest.raises(RocketError, match="give no rating: no two of them have each lost"):
+        ratings([Match("a", "b", 1.0)] * 9)
+
+    rng, names = np.random.default_rng(3), [f"m{i}" for i in range(6)]
+    rows = []
+    for _ in range(800):
+        a, b = rng.choice(6, 2, replace=False)
+        odds = 1 / (1 + np.exp(0.4 * (b - a)))
+        winner = rng.choice(["model_a", "model_b", "tie"], p=[0.8 * odds, 0.8 * (1 - odds), 0.2])
+        rows.append({"model_a": names[a], "model_b": names[b], "winner": winner, "anony": True, "tstamp": 0.5})
+    put(tmp_path, {"battles.json": [*rows, {"model_a": "m0", "model_b": "m1", "winner": None}], "v.txt": ""})
+    code, _, err = rocketjax("import", "matches", tmp_path / "battles.json", tmp_path / "r" / "ratings.json")
+    assert code == cli.DONE and "ratings of 6 models from 800 matches" in err and "left out: 1 no vote" in err
+    known = read_ratings(tmp_path / "r" / "ratings.json")
+    assert read_matches(tmp_path / "battles.json")[1] == {"no_vote": 1}
+    code, _, err = rocketjax("import", "matches", tmp_path / "battles.json", tmp_path / "r" / "ratings.json")
+    assert code == cli.FAILED and "is there already" in err
+    code, _, err = rocketjax("import", "matches", tmp_path / "battles.json", tmp_path / "x.json", "--item", "Is it?")
+    assert code == 2
+    evalica = pytest.importorskip("evalica")
+    name = {"model_a": evalica.Winner.X, "model_b": evalica.Winner.Y, "tie": evalica.Winner.Draw}
+    fit = evalica.bradley_terry(
+        *zip(*((x["model_a"], x["model_b"], name[x["winner"]]) for x in rows), strict=True)
+    ).scores
+    logs = 400 * np.log10([fit[m] for m in names])
+    assert [known[m] for m in names] == pytest.approx(1000 + logs - logs.mean(), abs=0.5)
 
 
 def test_arena_hard_in_both_layouts(tmp_path):
@@ -451,6 +687,44 @@ def test_lm_evaluation_harness(tmp_path):
     assert (one.models, one.responses) == (1, 2) and load_benchmark(tmp_path / "one").models == ["n"]
 
 
+def test_lm_evaluation_harness_with_nothing_to_judge(tmp_path):
+    likelihood = {"gen_args_0": {"arg_0": "Q", "arg_1": " A"}, "gen_args_1": {"arg_0": "Q", "arg_1": " B"}}
+    rows = [sample(n, "Q", "", arguments=likelihood, resps=[[["-1.0", "False"]]] * 2) for n in range(3)]
+    put(tmp_path / "in", {"m/samples_arc.jsonl": rows})
+    with pytest.raises(RocketError, match=r"in: its 3 samples are of tasks that compare likelihoods.*no text was gene"):
+        import_benchmark("lmeval", tmp_path / "in", tmp_path / "out")
+
+
+def test_lm_evaluation_harness_samples_of_one_prompt_and_pictures(tmp_path):
+    picture = {"gen_args_0": {"arg_0": "<image> Who?", "arg_1": {"until": []}, "arg_2": {"visual": ["PIL"]}}}
+    several = {"resps": [["7", "8", "8"]], "metrics": ["exact_match"]}
+    rows = [
+        sample(0, "Q0", "", **several, exact_match=0.0),
+        sample(0, "Q0", "", **several, exact_match=1.0, filter="maj@3"),
+        sample(1, "Q1", "9", metrics=["bleu", "exact_match"], bleu=float("nan"), exact_match=1.0),
+        sample(2, "Q2", "Zoë.", arguments=picture),
+    ]
+    put(tmp_path / "in", {"m/samples_t.jsonl": rows})
+    assert "NaN" in (tmp_path / "in" / "m" / "samples_t.jsonl").read_text(), "as json.dumps writes it"
+    imported = import_benchmark("lmeval", tmp_path / "in", tmp_path / "out")
+    b = load_benchmark(tmp_path / "out")
+    assert {s: x.score for s, x in b.labels["exact_match"]["m"].items()} == {"t_0": 0.0, "t_1": 1.0}
+    assert set(b.labels) == {"exact_match"} and b.responses["m"]["t_0"].text == "7"
+    assert imported.left_out == {"more_samples": 2, "not_text": 1, "score_of_several": 1}
+
+
+def test_lm_evaluation_harness_names_the_model_by_its_results(tmp_path):
+    """With --output_path out/a.json and out/b.json all files are in one folder."""
+    dates = {"a": "2026-01-02T03-04-05.678901", "b": "2026-01-03T03-04-05.678901"}
+    files: dict[str, Any] = {f"out/samples_t_{d}.jsonl": [sample(0, "Q", f"by {m}")] for m, d in dates.items()}
+    files |= {f"out/{m}_{d}.json": {"results": {}} for m, d in dates.items()}
+    files[f"older/b/samples_t_{dates['a']}.jsonl"] = [sample(0, "Q", "older")]
+    imported = import_benchmark("lmeval", put(tmp_path / "in", files), tmp_path / "bench")
+    b = load_benchmark(tmp_path / "bench")
+    assert {m: by["t_0"].text for m, by in b.responses.items()} == {"a": "by a", "b": "by b"}
+    assert imported.left_out == {"earlier_file": 1}
+
+
 def test_lm_evaluation_harness_with_another_template(tmp_path):
     files = {f"{m}/samples_t.jsonl": [sample(0, f"<{m}>Q0</{m}>", f"by {m}")] for m in ("a", "b")}
     put(tmp_path / "in", files)
@@ -523,6 +797,23 @@ def test_inspect_logs(tmp_path):
         }  # fmt: skip
         left_out = {"another_epoch": 1, "no_score": 1, "unclear_score": 1} | ({"sample_error": 1} if error else {})
         assert imported.left_out == left_out
+    # A run that broke off, and the same task run again; long texts are kept apart from the sample, as attachments.
+    long, folder = "Why? " * 2000, tmp_path / "again"
+    folder.mkdir()
+    for name, month, answer in (("2026-a", "02", "New. "), ("2026-b", "01", "Old. ")):
+        about = log.EvalSpec(
+            **spec | {"created": f"2026-{month}-01T00:00:00+00:00"}, model="m", config=log.EvalConfig()
+        )
+        given = [one(1, answer + long, "C" if answer == "New. " else "I", input=long), one(2, "So.", "C")]
+        whole = log.EvalLog(eval=about, status="success" if month == "02" else "error", samples=given)
+        log.write_eval_log(whole, str(folder / f"{name}.eval"))
+    imported = import_benchmark("inspect", folder, tmp_path / "latest")
+    b = load_benchmark(tmp_path / "latest")
+    assert b.responses["m"]["t_1"].text == "New. " + long and b.queries["t_1"].messages[-1].content == long
+    assert b.labels["match"]["m"]["t_1"].score == 1 and imported.left_out == {
+        "another_response": 1,
+        "duplicate_label": 1,
+    }
     put(tmp_path / "bad", {"x.json": {"not": "a log"}})
     with pytest.raises(RocketError, match=r"x\.json: inspect_ai cannot read it as a log \("):
         import_benchmark("inspect", tmp_path / "bad", tmp_path / "no")
@@ -582,6 +873,9 @@ def test_wildbench_comes_back(parity, shared, tmp_path):
     back = load_benchmark(tmp_path / "out")
     assert labels_of(back, "judgment") == scores_of(run) and not imported.left_out
     assert {s: c.items for s, c in back.checklists.items()} == {s: bench.checklists[s].items for s in back.checklists}
+    assert any(s.endswith("_2") for _, s in scores_of(run))
+    for m, s in scores_of(run):
+        assert [t.content for t in back.conversation(s, m)] == [t.content for t in bench.conversation(s, m)]
     sample = sorted((shared / "data" / "dev" / "wildbench_scores" / "native_sample").iterdir())[0]
     native = json.loads(gzip.decompress(sample.read_bytes()))
     rows = json.loads(next(iter(folder.rglob("*.json"))).read_text())
@@ -777,6 +1071,22 @@ def test_missing_and_uncertain_scores_are_in_no_match(small, tmp_path):
     assert len(list(csv.DictReader(io.StringIO((export(run, "csv") / "scores.csv").read_text())))) == 6, (
         "tables have all"
     )
+
+
+def test_the_runs_own_folder_holds_the_last_export_only(small, tmp_path):
+    run, _ = small
+    score(run)
+    export(run, "alpaca", baseline="b")
+    (run.path / "export" / "arena").mkdir()
+    (run.path / "export" / "arena" / "kept").write_text("of another format")
+    folder = export(run, "alpaca", baseline="a")
+    own = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    fresh = export(run, "alpaca", tmp_path / "fresh", baseline="a")
+    assert own == {p.relative_to(fresh): p.read_bytes() for p in fresh.rglob("*") if p.is_file()}
+    assert not (folder / "a" / "j").exists() and (run.path / "export" / "arena" / "kept").exists()
+    (fresh / "kept").write_text("in a folder that is not the run's own")
+    export(run, "alpaca", fresh, baseline="b")
+    assert (fresh / "kept").exists()
 
 
 def test_alpacas_format_holds_one_turn(parity, tmp_path):

@@ -10,12 +10,15 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rocketjax.bench import Benchmark
+import jax
+import numpy as np
+
+from rocketjax.bench import Benchmark, Match
 from rocketjax.errors import RocketError
-from rocketjax.rank.strength import TIE
+from rocketjax.rank.strength import ELO, TIE, fit_strengths
 
 Rows = list[dict[str, Any]]
 Files = Iterator[tuple[str, bytes]]
@@ -30,18 +33,22 @@ def question_of(session_id: str) -> tuple[int | str, int]:
 
 def wildbench(rows: Rows, benchmark: Benchmark, judge: str) -> Files:
     """score.v2/eval=<judge>/<model>.json: a list of {"session_id", "model_test", "score" (a number as text),
-    "model_output"}, and what was asked, so that the file stands alone: "conversation_input", "checklist"."""
+    "model_output"}, and what was asked, so that the file stands alone: "conversation_input", "checklist", and, where
+    the model's own earlier answers are in the conversation, "chat_history", its turns before the question."""
     by_model: dict[str, Rows] = {}
     for row in rows:
         session_id, model, score = row["session_id"], row["model"], repr(row["score"])
         asked = benchmark.queries[session_id].messages
+        answer = benchmark.responses[model][session_id]
+        own = [] if answer.history is None else [turn.content for turn in answer.history if turn.role != "system"]
         by_model.setdefault(model, []).append(
             {
                 "session_id": session_id,
                 "parsed_result": {"score": score},
                 "model_test": model,
                 "score": score,
-                "model_output": benchmark.responses[model][session_id].text,
+                "model_output": answer.text,
+                **({"chat_history": own} if own else {}),
                 "conversation_input": [{"role": turn.role, "content": turn.content} for turn in asked],
                 "checklist": list(benchmark.checklists[session_id].items),
             }
@@ -177,6 +184,44 @@ def arena(rows: Rows, judge: str, tie_margin: float) -> Files:
     if not battles:
         raise RocketError("no query has scores of two models, so there are no matches")
     yield "battles.json", _json(battles)
+
+
+CENTRE = 1000.0  # mean rating, as in the arena
+
+
+def ratings(matches: Sequence[Match]) -> dict[str, dict[str, float | int | None]]:
+    """Bradley-Terry ratings of matches by model, best first: {"rating", "num_battles"}.
+
+    400 points are odds of 10, the mean is 1000, a tie is half a win for both, as in Chatbot Arena. The rating is None
+    where it has no finite value: of models that only won or only lost against the rest, or that no match connects with
+    it. Raises RocketError where fewer than two models have one.
+    """
+    models = sorted({model for match in matches for model in match[:2]})
+    index = {model: i for i, model in enumerate(models)}
+    win_MM, tie_MM = np.zeros((2, len(models), len(models)))
+    for model_a, model_b, share in matches:
+        a, b = index[model_a], index[model_b]
+        if share == 0.5:
+            tie_MM[[a, b], [b, a]] += 1
+        else:
+            win_MM[(a, b) if share > 0.5 else (b, a)] += 1
+    with jax.enable_x64(True):
+        theta_M = np.asarray(fit_strengths(win_MM, tie_MM, ties="half").theta_M)
+    if np.isfinite(theta_M).sum() < 2:
+        raise RocketError(
+            f"the {len(matches)} matches of {len(models)} models give no rating: no two of them have each lost to the "
+            "other, directly or through others"
+        )
+    played_M = (win_MM + win_MM.T + tie_MM).sum(axis=1)
+    order = sorted(models, key=lambda model: (-np.nan_to_num(theta_M[index[model]], nan=-np.inf), model))
+    return {
+        model: {
+            "rating": CENTRE + ELO * float(theta_M[i]) if np.isfinite(theta_M[i]) else None,
+            "num_battles": int(played_M[i]),
+        }
+        for model in order
+        for i in [index[model]]
+    }
 
 
 def result(a: float, b: float, tie_margin: float) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rocketjax import __version__
+from rocketjax.bench.importers.arena import Match, read_matches
 from rocketjax.bench.importers.columns import read_table
 from rocketjax.bench.importers.own import ANSWERS, Checklists, Columns, own_table, read_checklists
 from rocketjax.bench.importers.source import MANIFEST, Draft, Source, place, publish, write_manifest
@@ -18,7 +19,16 @@ from rocketjax.bench.importers.table import GENERIC_ITEM, IMPORTERS, Importer
 from rocketjax.bench.read import load_benchmark
 from rocketjax.errors import RocketError
 
-__all__ = ["GENERIC_ITEM", "IMPORTERS", "Imported", "Importer", "import_benchmark", "import_table"]
+__all__ = [
+    "GENERIC_ITEM",
+    "IMPORTERS",
+    "Imported",
+    "Importer",
+    "Match",
+    "import_benchmark",
+    "import_table",
+    "read_matches",
+]
 
 
 class Imported(msgspec.Struct, frozen=True):

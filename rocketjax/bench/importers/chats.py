@@ -1,6 +1,7 @@
 """FastChat's folders of questions, answers and judgments: MT-Bench, its kin, and Arena-Hard."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -95,28 +96,48 @@ class _Judgment(msgspec.Struct):
     turn: int
 
 
+class _PairJudgment(msgspec.Struct):
+    """A judge's two games, sides changed, or a person's vote."""
+
+    question_id: int | str
+    judge: list[str] | str
+    turn: int = 1
+    model_1: str | None = None
+    model_2: str | None = None
+    g1_winner: str | None = None
+    g2_winner: str | None = None
+    model_a: str | None = None
+    model_b: str | None = None
+    winner: str | None = None
+
+
 class _SessionChecklist(msgspec.Struct):
     session_id: str
     checklist: list[str]
 
 
 def fastchat(source: Source, draft: Draft, item: str) -> None:
-    """question.jsonl, model_answer/; reference_answer/ and model_judgment/<judge>_single.jsonl where they are there.
+    """question.jsonl, model_answer/; reference_answer/ and model_judgment/<judge>_single.jsonl, <judge>_pair.jsonl
+    and *_judgments.json (votes of people) where they are there.
 
     Session mt<id>_<turn>, <id>_<turn> where ids are texts, and <id> where there is one turn; checklists from an
     optional checklist.jsonl of {"session_id", "checklist"}, the generic item elsewhere. Of several grades the last
-    positive one counts. Adds "unknown_session", "unknown_model", "no_score" (the judge's -1) and "earlier_grade".
+    positive one counts. Of comparisons, the score is the share of those that the response won in its session, over all
+    opponents, of labeler <judge>_pair, "human" or "author"; a tie, and two games with different winners, are half a
+    win, as the authors count. Adds "unknown_session", "unknown_model", "no_score" (the judge's -1, or no winner),
+    "earlier_grade" and "more_choices" (the first answer is taken of several).
     """
     asked = _fastchat(source, draft, item)
     _grades(source, draft, asked, source.glob("model_judgment/*_single"))
+    _comparisons(source, draft, asked)
 
 
 def mtbench(source: Source, draft: Draft, item: str) -> None:
-    """As `fastchat`, and the judgments must be there."""
+    """As `fastchat`, and judgments must be there."""
     asked = _fastchat(source, draft, item)
     graded = source.glob("model_judgment/*_single")
-    if not graded:
-        raise source.lacks("model_judgment/<judge>_single")
+    if not _comparisons(source, draft, asked) and not graded:
+        raise source.lacks("model_judgment/<judge>_single or <judge>_pair")
     _grades(source, draft, asked, graded)
 
 
@@ -142,6 +163,8 @@ def _fastchat(source: Source, draft: Draft, item: str) -> dict[int | str, list[s
         model = source.name(file).rpartition("/")[2]
         for at, answer in source.rows(file, _Answer):
             given = answer.choices[0].turns if answer.choices else []
+            if len(answer.choices) > 1:
+                draft.skip("more_choices", len(answer.choices) - 1)
             _answer(draft, asked, at, answer.question_id, model, given)
     return asked
 
@@ -152,9 +175,7 @@ def _grades(source: Source, draft: Draft, asked: Mapping[int | str, list[str]], 
         for at, row in source.rows(file, _Judgment):
             if not row.judge:
                 raise at.error("judge", "names no judge")
-            # A question that is not known may be a session of one: so an export of a run names later turns.
-            turns = len(asked.get(row.question_id, [""]))
-            session_id = session_of(row.question_id, row.turn, turns) if row.turn <= turns else ""
+            session_id = _judged_session(asked, row.question_id, row.turn)
             if row.model not in draft.responses:
                 draft.skip("unknown_model")
             elif session_id not in draft.responses[row.model]:
@@ -168,6 +189,96 @@ def _grades(source: Source, draft: Draft, asked: Mapping[int | str, list[str]], 
                 grades[key] = row.score
         for (session_id, model, judge), grade in grades.items():
             draft.score(session_id, model, judge, grade)
+
+
+def _judged_session(asked: Mapping[int | str, list[str]], question_id: int | str, turn: int) -> str:
+    """A question that is not known may be a session of one: so an export of a run names later turns."""
+    turns = len(asked.get(question_id, [""]))
+    return session_of(question_id, turn, turns) if 1 <= turn <= turns else ""
+
+
+# Comparisons
+
+_PERSON = re.compile(r"(?:(?:arena_user|expert)|(author))_\w+")
+TIES = ("tie", "tie (bothbad)", "tie (inconsistent)", "both_bad", "bothbad")
+"""What is bad on both sides is a tie, as in the arena's own ratings, and so are games with different winners."""
+_SAID = {"model_1": 1.0, "model_2": 0.0, "model_a": 1.0, "model_b": 0.0, **dict.fromkeys(TIES, 0.5)}
+
+
+def labeler_of(judge: Sequence[str] | str | None) -> str:
+    """Whose comparisons they are, as the authors' compute_agreement.py groups them.
+
+    People are one labeler, as each of many has a few votes: "human", or "author" of author_*. A judge is
+    <model>_pair, whatever its prompt: MT-Bench has one for each kind of question.
+    """
+    if isinstance(judge, str):
+        person = _PERSON.fullmatch(judge)
+        return judge if person is None else person[1] or "human"
+    return f"{judge[0]}_pair" if judge else "human"
+
+
+class Votes:
+    """Comparisons of two models' responses to a query, which become the share that each won."""
+
+    def __init__(self) -> None:
+        self._won: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+
+    def add(self, session_id: str, first: str, second: str, labeler: str, share: float) -> None:
+        """`share` is the first one's part of the vote."""
+        self._won[session_id, first, labeler].append(share)
+        self._won[session_id, second, labeler].append(1 - share)
+
+    def write(self, draft: Draft) -> None:
+        for (session_id, model, labeler), won in self._won.items():
+            draft.score(session_id, model, labeler, sum(won) / len(won))
+
+
+def _comparisons(source: Source, draft: Draft, asked: Mapping[int | str, list[str]]) -> bool:
+    """Adds the labels of comparisons; False if there is no file of them."""
+    votes = Votes()
+    files = [*source.glob("model_judgment/*_pair"), *source.glob("model_judgment/*_judgments")]
+    for file in files:
+        latest: dict[tuple[str, str, str, str], float] = {}
+        for at, row in source.rows(file, _PairJudgment):
+            two = (row.model_a, row.model_b) if row.model_1 is None else (row.model_1, row.model_2)
+            first, second = two
+            if first is None or second is None:
+                raise at.error("model_1", "or model_2 is missing", "a comparison is of two models")
+            share = _won(at, row)
+            session_id = _judged_session(asked, row.question_id, row.turn)
+            labeler = labeler_of(row.judge)
+            if any(draft.response_of(session_id, model) is None for model in (first, second)):
+                known = all(draft.has(model) for model in (first, second))
+                draft.skip("unknown_session" if known else "unknown_model")
+            elif first == second:
+                draft.skip("same_model")
+            elif share is None:
+                draft.skip("no_score")
+            elif row.winner is not None:
+                votes.add(session_id, first, second, labeler, share)
+            else:
+                key = session_id, first, second, labeler
+                if key in latest:
+                    draft.skip("earlier_grade")
+                latest[key] = share
+        for (session_id, first, second, labeler), share in latest.items():
+            votes.add(session_id, first, second, labeler, share)
+    votes.write(draft)
+    return bool(files)
+
+
+def _won(at: At, row: _PairJudgment) -> float | None:
+    """The first model's part: a win takes both games, or one where it is said as a whole; None without a verdict."""
+    games = (
+        {"winner": row.winner} if row.winner is not None else {"g1_winner": row.g1_winner, "g2_winner": row.g2_winner}
+    )
+    for field, said in games.items():
+        if said is None or said == "error":
+            return None
+        if said not in _SAID:
+            raise at.error(field, f"is {said!r}", f"it is one of {', '.join(_SAID)}, or error")
+    shares = {_SAID[said] for said in games.values() if said is not None}
+    return shares.pop() if len(shares) == 1 else 0.5
 
 
 # Arena-Hard

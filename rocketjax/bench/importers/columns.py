@@ -3,16 +3,18 @@
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rocketjax.bench.importers.source import Source
-from rocketjax.bench.read import _NUMBER, _show
+from rocketjax.bench.read import _show
 from rocketjax.errors import RocketError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".json", ".parquet")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -40,6 +42,8 @@ class Cells(NamedTuple):
         value = self.value.get(column)
         if value is None or isinstance(value, str):
             return value
+        if isinstance(value, float) and math.isnan(value):
+            return None  # what pandas has where a text is missing
         raise self.at.error(column, f"is {_brief(value)}, not text")
 
     def name(self, column: str) -> str:
@@ -60,6 +64,8 @@ class Cells(NamedTuple):
                 return None
             if not _NUMBER.fullmatch(value.strip()):
                 raise self.at.error(column, f"is {value!r}, not a number", "write a number, or nothing for none")
+            value = float(value)
+        if isinstance(value, Decimal):
             value = float(value)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return None
@@ -107,8 +113,8 @@ class Table(NamedTuple):
         raise RocketError(f'{here}; the closest is "{close}": --{option} {close!r} takes it. Columns: {known}')
 
 
-def read_table(source: Source, file: Path) -> Table:
-    """The rows of a file by its suffix, .gz too for files of text.
+def read_table(source: Source, file: Path, only: Collection[str] | None = None) -> Table:
+    """The rows of a file by its suffix, .gz too for files of text; of these columns `only`, all by default.
 
     Raises RocketError with file, row and line for a file that is not what its suffix says, a row with another number
     of cells than the header, a column that is there twice, or a file without rows.
@@ -117,14 +123,17 @@ def read_table(source: Source, file: Path) -> Table:
     if suffix not in SUFFIXES or (suffix == ".parquet" and file.suffix == ".gz"):
         raise RocketError(f"{_show(file)}: is named none of {', '.join(SUFFIXES)}; rename it by what it holds")
     if suffix in SEPARATORS:
-        return _delimited(source, file, SEPARATORS[suffix])
+        return _delimited(source, file, SEPARATORS[suffix], only)
     if suffix == ".parquet":
-        return _parquet(source, file)
-    rows = [Cells(Place(file, n, at.line), row) for n, (at, row) in enumerate(source.rows(file, dict), start=1)]
+        return _parquet(source, file, only)
+    rows = [
+        Cells(Place(file, n, at.line), row if only is None else {c: x for c, x in row.items() if c in only})
+        for n, (at, row) in enumerate(source.rows(file, dict), start=1)
+    ]
     return Table(file, list(dict.fromkeys(column for row in rows for column in row.value)), rows)
 
 
-def _delimited(source: Source, file: Path, separator: str) -> Table:
+def _delimited(source: Source, file: Path, separator: str, only: Collection[str] | None) -> Table:
     """RFC 4180, with any end of line. The csv module cannot tell "" from nothing before Python 3.12."""
     lines = _cells(file, source._content(file).decode(), separator)
     _, header = next(lines)
@@ -141,10 +150,11 @@ def _delimited(source: Source, file: Path, separator: str) -> Table:
                 f"{where}: has {len(cells)} cells, the header has {len(columns)}; put a cell that holds the separator "
                 "or a line break in double quotes"
             )
-        rows.append(Cells(at, dict(zip(columns, cells, strict=True))))
+        row = zip(columns, cells, strict=True)
+        rows.append(Cells(at, {c: x for c, x in row if only is None or c in only}))
     if not rows:
         raise RocketError(f"{_show(file)}: has a header and no rows; an unfinished copy?")
-    return Table(file, columns, rows)
+    return Table(file, [c for c in columns if only is None or c in only], rows)
 
 
 def _cells(file: Path, text: str, separator: str) -> Iterator[tuple[int, list[str | None]]]:
@@ -174,19 +184,29 @@ def _closes(text: str, position: int) -> bool:
     return re.compile(r'"[^"]*(?:""[^"]*)*"').match(text, position) is not None
 
 
-def _parquet(source: Source, file: Path) -> Table:
+def _parquet(source: Source, file: Path, only: Collection[str] | None) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        with pq.ParquetFile(file) as whole:
+            table = whole.read([c for c in whole.schema_arrow.names if only is None or c in only])
     except (OSError, pa.ArrowException) as error:
         raise RocketError(f"{_show(file)}: cannot be read as parquet ({str(error).splitlines()[0]})") from None
     if not table.num_rows:
         raise RocketError(f"{_show(file)}: has no rows")
     source.note(file)
-    rows = [Cells(Place(file, n, None), row) for n, row in enumerate(table.to_pylist(), start=1)]
-    return Table(file, list(table.column_names), rows)
+    columns: dict[str, list[Any]] = {}
+    for name, values in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns[name] = values.to_pylist()
+        except (ValueError, OverflowError, pa.ArrowException) as error:  # no UTF-8, or a time that Python has not
+            raise RocketError(f'{_show(file)}: column "{name}" cannot be read ({str(error).splitlines()[0]})') from None
+    rows = [
+        Cells(Place(file, n, None), dict(zip(columns, row, strict=True)))
+        for n, row in enumerate(zip(*columns.values(), strict=True), start=1)
+    ]
+    return Table(file, list(columns), rows)
 
 
 def _brief(value: object) -> str:

@@ -36,34 +36,41 @@ _SAMPLES = re.compile(r"samples_(?P<task>.+?)(_(?P<date>\d{4}-\d\d-\d\dT[-\d.]+)
 def harness(source: Source, draft: Draft, item: str, question: str | None = None) -> None:
     """<model>/samples_<task>_<date>.jsonl, as `lm_eval --log_samples --output_path` writes them.
 
-    The folder names the model, session <task>_<doc_id>. What was asked is the whole prompt (a conversation where it was
+    The folder names the model, or, where --output_path was a .json file, that file, which has the same date. Session
+    <task>_<doc_id>. What was asked is the whole prompt (a conversation where it was
     sent as one), or the field `question` of the doc; the reference "target". The response is what the model said,
     before any filter. The metrics that are numbers are scores of labelers <metric>, or <metric>.<filter> of a filter
     with a name. Only generation tasks have responses: samples of the others are counted as "no_generation". Adds
-    "earlier_file" (a task was run again), "more_samples" (the first response is taken of several), "not_text" (turns
-    with pictures) and "no_user_turn".
+    "earlier_file" (a task was run again), "more_samples" (the first response is taken of several), "score_of_several"
+    (what a filter made of them), "not_text" (turns with pictures) and "no_user_turn".
     """
-    files: dict[tuple[Path, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     found = [source.path] if source.path.is_file() else source.glob("**/samples_*")
     if not found:
         raise source.lacks("<model>/samples_<task>_<date>, which lm_eval --log_samples --output_path writes")
-    for file in found:  # by date, so the last one stays
-        name = _SAMPLES.fullmatch(source.name(file).rpartition("/")[2])
-        task = name["task"] if name else source.name(file).rpartition("/")[2]
-        if (file.parent, task) in files:
+    dated = []
+    for file in found:
+        stem = source.name(file).rpartition("/")[2]
+        name = _SAMPLES.fullmatch(stem)
+        dated.append((name["date"] or "" if name else "", name["task"] if name else stem, file))
+    for date, task, file in sorted(dated, key=lambda row: row[0]):  # the last one stays
+        model = _model(file, date)
+        if (model, task) in files:
             draft.skip("earlier_file")
-        files[file.parent, task] = file
-    for (folder, task), file in files.items():
-        model = Path(os.path.abspath(folder)).name
+        files[model, task] = file
+    for (model, task), file in files.items():
         for at, row in source.rows(file, dict):
             try:
                 sample = msgspec.convert(row, _Sample)
             except msgspec.ValidationError as error:
                 raise _wrong_field(at, str(error)) from None
             session_id = f"{task}_{sample.doc_id}"
-            prompt = _generation(sample)
+            prompt, more = _generation(sample)
             if prompt is None:
                 draft.skip("no_generation")
+                continue
+            if more:
+                draft.skip("not_text")
                 continue
             turns = _turns(prompt) if question is None else [Message("user", _field(at, sample.doc, question))]
             if turns is None:
@@ -86,30 +93,44 @@ def harness(source: Source, draft: Draft, item: str, question: str | None = None
                 draft.skip("more_samples", count - 1)
             if not draft.response(session_id, model, first):
                 continue
+            if count > 1 and sample.filter != "none":  # a majority's score is not the first one's
+                draft.skip("score_of_several")
+                continue
             for metric in sample.metrics:
                 value = row.get(metric)
                 if isinstance(value, bool | int | float) and math.isfinite(value):
                     labeler = metric if sample.filter == "none" else f"{metric}.{sample.filter}"
                     draft.score(session_id, model, labeler, float(value))
+    if draft.left_out["no_generation"] and not draft.queries:
+        raise RocketError(
+            f"{_show(source.path)}: its {draft.left_out['no_generation']} samples are of tasks that compare "
+            "likelihoods, as of multiple choice: no text was generated, so there is no answer to judge"
+        )
 
 
-def _generation(sample: _Sample) -> Any:
-    """The prompt of a sample that asked for text: one request, with settings for the generation; None for others.
+def _model(file: Path, date: str) -> str:
+    """The folder's name, or that of the .json file to which --output_path wrote the results of the same run."""
+    beside = [path.name for path in file.parent.glob(f"*_{date}.json")] if date else []
+    stems = {name.removesuffix(f"_{date}.json") for name in beside} - {"results"}
+    return stems.pop() if len(stems) == 1 else Path(os.path.abspath(file.parent)).name
+
+
+def _generation(sample: _Sample) -> tuple[Any, bool]:
+    """The prompt of a sample that asked for text: one request, with settings for the generation; None for others. And
+    whether there is more than these, which is pictures or sound.
 
     Requests are {"gen_args_0": {"arg_0": prompt, "arg_1": settings}}, in older files [[prompt, settings]], the
     settings there written as Python does. A request about a likelihood has a text in their place, or nothing.
     """
     given = list(sample.arguments.values()) if isinstance(sample.arguments, dict) else sample.arguments
     if len(given) != 1:
-        return None
-    if isinstance(given[0], dict):
-        prompt, settings = given[0].get("arg_0"), given[0].get("arg_1")
-    elif isinstance(given[0], list) and len(given[0]) > 1:
-        prompt, settings = given[0][:2]
-    else:
-        return None
+        return None, False
+    request = list(given[0].values()) if isinstance(given[0], dict) else given[0]
+    if not isinstance(request, list) or len(request) < 2:
+        return None, False
+    prompt, settings, *more = request
     written = isinstance(settings, str) and re.match(r"\{('\w+': .*)?\}$", settings, re.DOTALL)
-    return prompt if isinstance(settings, dict) or written else None
+    return (prompt if isinstance(settings, dict) or written else None), any(more)
 
 
 def _turns(prompt: Any) -> list[Message] | None:
@@ -172,7 +193,8 @@ def inspect(source: Source, draft: Draft, item: str) -> None:
     The question is the sample's input with its choices, the response the completion, the reference "target". Scores
     are of labelers <scorer>, or <scorer>.<part> where one has parts; C, P, I and N are 1, 0.5, 0 and 0, as there. Adds
     "another_epoch" (only the first counts), "sample_error", "not_text" (turns of tools, pictures), "no_user_turn",
-    "no_score" and "unclear_score" (no number).
+    "no_score" and "unclear_score" (no number). Where a task was run again, or a broken run was completed, the latest
+    log's answer counts, and others are "another_response".
     """
     try:
         from inspect_ai.log import read_eval_log
@@ -185,11 +207,16 @@ def inspect(source: Source, draft: Draft, item: str) -> None:
     files = [file for file in files if file.name not in _NO_LOGS and not file.name.startswith(".")]
     if not files:
         raise RocketError(f"{_show(source.path)}: holds no logs (.eval or .json); give inspect_ai's log folder")
-    for file in files:
+
+    def read(file: Path, **how: bool) -> Any:
         try:
-            log = read_eval_log(str(file), resolve_attachments=True)
+            return read_eval_log(str(file), **how)
         except Exception as error:  # of several packages: a zip, JSON and pydantic
             raise RocketError(f"{_show(file)}: inspect_ai cannot read it as a log ({_first(error)})") from None
+
+    created = {file: str(read(file, header_only=True).eval.created) for file in files}
+    for file in sorted(files, key=lambda file: created[file], reverse=True):  # what is there first stays
+        log = read(file, resolve_attachments=True)
         source.note(file)
         if not log.samples:
             draft.skip("log_without_samples")

@@ -213,7 +213,10 @@ def wildbench(source: Source, draft: Draft, item: str) -> None:
                 if len(output) != 1:
                     raise at.error(field, f"has {len(output)} texts")
                 output = output[0]
-            if not draft.response(row.session_id, model, output) or row.score is msgspec.UNSET:
+            # All turns before the question, or these and the question; other lengths are of something else.
+            spoken, history = sum(turn.role != "system" for turn in turns), row.chat_history or []
+            history = history[: spoken - 1] if spoken - len(history) in (0, 1) else []
+            if not draft.response(row.session_id, model, output, history) or row.score is msgspec.UNSET:
                 continue
             score = row.score
             if isinstance(score, str):

@@ -1,8 +1,6 @@
 """A user's own data: answers in a table with named columns, and checklists in a file."""
 
 import contextlib
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from rocketjax.bench.importers.columns import SUFFIXES, Cells, Table, read_table
-from rocketjax.bench.importers.source import Draft, Source
+from rocketjax.bench.importers.source import Draft, Source, hashed
 from rocketjax.bench.read import _data, _show
 from rocketjax.bench.records import Message
 from rocketjax.errors import RocketError
@@ -152,6 +150,4 @@ def own_table(table: Table, columns: Columns, labeler: str | None, draft: Draft,
 def _session(row: Cells, columns: Columns) -> str:
     if columns.session is not None:
         return row.name(columns.session)
-    turns = row.conversation(columns.question)
-    said = turns[0][1] if len(turns) == 1 else json.dumps(turns, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    return hashed([Message(role, text) for role, text in row.conversation(columns.question)])

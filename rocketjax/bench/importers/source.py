@@ -14,11 +14,25 @@ from typing import TypeVar
 
 import msgspec
 
-from rocketjax.bench.read import _SUFFIXES, _At, _data, _lines, _list, _not_json, _one, _show, _within, _wrong_field
+from rocketjax.bench.read import (
+    _LONE_SURROGATE,
+    _SUFFIXES,
+    _At,
+    _data,
+    _lines,
+    _list,
+    _not_json,
+    _one,
+    _show,
+    _within,
+    _wrong_field,
+)
 from rocketjax.bench.records import Message
 from rocketjax.errors import RocketError
 
 MANIFEST = "import.json"
+LONGEST = 255 - len(".jsonl")  # bytes of a name on most file systems
+_NAN = re.compile(rb"\b(NaN|Infinity)\b")
 Row = TypeVar("Row")
 Value = TypeVar("Value", float, list[float | None])
 
@@ -102,7 +116,10 @@ class Source:
             except msgspec.ValidationError as error:
                 raise _wrong_field(at, str(error)) from None
             except (msgspec.DecodeError, RecursionError) as error:
-                raise _not_json(at, str(error), text, line == data.count(b"\n") + 1) from None
+                found = _with_nan(kind, text)
+                if found is None:
+                    raise _not_json(at, str(error), text, line == data.count(b"\n") + 1) from None
+                row = found
             yield at, row
 
     def table(self, file: Path, columns: Iterable[str]) -> Iterator[tuple[At, dict[str, str]]]:
@@ -127,6 +144,17 @@ class Source:
     def note(self, file: Path) -> None:
         """Keeps the hash of a file that something else reads."""
         self.sha256[_within(self.root, file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _with_nan(kind: type[Row], text: bytes) -> Row | None:
+    """A row of any fields with NaN or Infinity in it, as Python writes what is no JSON; None for all else."""
+    if kind is not dict or not _NAN.search(text) or _LONE_SURROGATE.search(text):
+        return None
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, kind) else None
 
 
 class Draft:
@@ -211,6 +239,10 @@ class Draft:
             return False
         return True
 
+    def has(self, model: str) -> bool:
+        """Whether an answer of this model was added."""
+        return bool(self.responses.get(self._file(model)))
+
     def response_of(self, session_id: str, model: str) -> str | None:
         """The answer that was added for this model, None if there is none."""
         return self.responses.get(self._file(model), {}).get(session_id, (None, []))[0]
@@ -231,7 +263,10 @@ class Draft:
     def _label(
         self, labels: dict[tuple[str, str], dict[str, Value]], session_id: str, model: str, labeler: str, value: Value
     ) -> None:
-        there = labels.setdefault((self._file(labeler), self._file(model)), {})
+        folder = self._file(labeler)
+        if folder.endswith((".md", ".txt")):  # the reader takes these for notes
+            folder = self._file(labeler.strip().replace(".", "_"))
+        there = labels.setdefault((folder, self._file(model)), {})
         if session_id in there:
             self.skip("duplicate_label" if there[session_id] == value else "contradictory_label")
         else:
@@ -241,6 +276,8 @@ class Draft:
         """A name that a file can have: org/name becomes org_name, and a hidden file would not be read."""
         safe = re.sub(r"[/\\\0\r\n]", "_", name.strip())
         safe = f"_{safe}" if not safe or safe.startswith(".") else safe
+        if len(safe.encode()) > LONGEST:
+            raise RocketError(f"the name {name[:60]!r}... has {len(safe.encode())} bytes, a file's may have {LONGEST}")
         if self._names.setdefault(safe, name) != name:
             raise RocketError(f"two names, {self._names[safe]!r} and {name!r}, would both be the file {safe!r}")
         return safe
@@ -286,6 +323,12 @@ def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.parent.mkdir(exist_ok=True)
     encoder = msgspec.json.Encoder()
     path.write_bytes(b"".join(encoder.encode(row) + b"\n" for row in rows))
+
+
+def hashed(turns: Sequence[Message]) -> str:
+    """An id for what was asked, where the source has none: the first 16 digits of its SHA-256."""
+    said = turns[0].content if len(turns) == 1 else json.dumps([(t.role, t.content) for t in turns], ensure_ascii=False)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def joined(instruction: str, context: str | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rocketjax.bench.importers import chats, checklists, evals, graded, pairs
+from rocketjax.bench.importers import arena, chats, checklists, evals, graded, pairs
 
 GENERIC_ITEM = "Does the response follow the instruction and answer it correctly and helpfully?"
 
@@ -85,6 +85,9 @@ IMPORTERS: dict[str, Importer] = {
         "Arena-Hard: hard prompts, with judgments against a baseline as 1 to 10 if any",
         "Apache-2.0",
         generic=True,
+    ),
+    "arena": Importer(
+        arena.arena, "Chatbot Arena: conversations with two models each, and people's votes", None, generic=True
     ),
     "lmeval": Importer(
         evals.harness, "lm-evaluation-harness: logged samples of generation tasks", None, generic=True, question=True
