@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from rocketjax.errors import RocketError
+from rocketjax.files import cache_dir
 from rocketjax.grade import use_compile_cache
-from rocketjax.judge import cache_dir, find_default
+from rocketjax.judge import find_default
 
 PACKAGES = ("rocketjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pyarrow")
 

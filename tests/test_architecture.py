@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rocketjax"
 STAGES = ("bench", "prompt", "judge", "grade", "reweight", "rank", "report", "tune")
-# Beside the stages: errors is below all of them, the rest above.
-BELOW, ABOVE = {"errors"}, {"cli", "doctor", "__init__", "__main__"}
+# Beside the stages: errors and files are below all of them, the rest above.
+BELOW, ABOVE = {"errors", "files"}, {"cli", "doctor", "__init__", "__main__"}
 
 
 def imported(file: Path) -> set[str]:

@@ -5,13 +5,17 @@
     sessions/*.json         one per process that worked on it: times, tokens, devices; where the benchmark lies
     features.parquet, heads/, scores.parquet, ranking.json      by the later stages
 
-A part that exists is done. Nothing in `grades/` depends on time, order, batch size or who did it.
+A part that exists is done. Nothing in `grades/` depends on time, order, batch size or who did it. The folder may be on
+an object store (`gs://bucket/run`, see `rocketjax.files`), where each file is one put instead.
 """
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -20,8 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rocketjax.bench import Benchmark
+from rocketjax.bench import Benchmark, only
 from rocketjax.errors import RocketError
+from rocketjax.files import AT_ONCE, is_remote, names, path_of, put, reaching, read_bytes, remove
 
 FORMAT = 1
 OK = "ok"
@@ -51,7 +56,12 @@ RECORDED = GRADES.set(3, pa.field("p_yes", pa.float64()))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file whole or not at all: temporary neighbour, fsync, rename, fsync of the folder."""
+    """Writes a file whole or not at all: temporary neighbour, fsync, rename, fsync of the folder; or one put."""
+    if is_remote(path):
+        whole = io.BytesIO()
+        write(whole)
+        put(path, whole.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -97,13 +107,15 @@ class Run:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "Run":
         """Opens an existing run folder; RocketError if it is none, or of another format."""
-        folder = Path(path)
-        if not folder.is_dir():
-            raise RocketError(f"{folder}: no such run folder; rocketjax grade BENCH -o {folder} makes one")
+        folder = path_of(path)
         file = folder / "run.json"
         try:
-            meta = json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
+            meta = json.loads(read_bytes(file).decode())
+        except (FileNotFoundError, NotADirectoryError):
+            # Asked only now: of a store that cannot be reached, is_dir would say that there is no such folder.
+            if not folder.is_dir():
+                made = f"no such run folder; rocketjax grade BENCH -o {folder} makes one"
+                raise RocketError(f"{folder}: {made}") from None
             raise RocketError(f"{folder}: not a run folder, it has no run.json") from None
         except (OSError, ValueError) as e:
             raise RocketError(f"{file}: cannot be read ({e})") from None
@@ -115,30 +127,37 @@ class Run:
         return cls(folder, meta)
 
     @classmethod
+    def begun(cls, path: str | os.PathLike[str]) -> bool:
+        """Whether there is a run in this folder, of whatever settings; False too where that cannot be found out."""
+        folder = path_of(path)
+        try:
+            with reaching(folder):
+                return (folder / "run.json").exists()
+        except OSError:
+            return False
+
+    @classmethod
     def start(cls, path: str | os.PathLike[str], meta: Mapping[str, Any], mode: Mode) -> "Run":
         """Makes the folder, or takes one that is there according to `mode`.
 
         `new` refuses an existing run; `resume` continues one whose run.json says the same (and starts one where
         there is none); `overwrite` removes an existing run first. A folder with other things in it is refused.
         """
-        folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise RocketError(f"{folder}: is a file; a run needs a folder of its own")
-        run_file = folder / "run.json"
-        names = [n for n in os.listdir(folder) if not n.endswith(".tmp")] if folder.is_dir() else []
-        if names and not run_file.exists():
-            raise RocketError(f"{folder}: is not empty and not a run; choose another folder for -o")
-        if run_file.exists() and mode == "overwrite":
-            for name in OWN:
-                target = folder / name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                else:
-                    target.unlink(missing_ok=True)
+        folder = path_of(path)
         try:
-            if not run_file.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(run_file, meta)
+            with reaching(folder):
+                if folder.exists() and not folder.is_dir():
+                    raise RocketError(f"{folder}: is a file; a run needs a folder of its own")
+            there = {n for n in names(folder) if not n.endswith(".tmp")}
+            if there and "run.json" not in there:
+                raise RocketError(f"{folder}: is not empty and not a run; choose another folder for -o")
+            if mode == "overwrite":
+                # run.json last: killed before that, this is still a run, which can be continued or overwritten.
+                for name in (n for n in (*OWN[1:], "run.json") if n in there):
+                    remove(folder / name)
+                there.clear()
+            if "run.json" not in there:
+                write_json(folder / "run.json", meta)
             elif mode == "new":
                 old = cls.open(folder)
                 raise RocketError(
@@ -159,11 +178,16 @@ class Run:
 
     def part(self, index: int) -> Path:
         """Where this shard's grades are or will be."""
-        return self.path / "grades" / f"part-{index:05d}.parquet"
+        return self.path / "grades" / self.part_name(index)
+
+    @staticmethod
+    def part_name(index: int) -> str:
+        return f"part-{index:05d}.parquet"
 
     def parts(self) -> list[int]:
         """Indices of the shards that are done."""
-        return [i for i in range(self.meta["plan"]["parts"]) if self.part(i).exists()]
+        there = names(self.path / "grades")  # one listing: a store answers each question about a part in milliseconds
+        return [i for i in range(self.meta["plan"]["parts"]) if self.part_name(i) in there]
 
     @property
     def complete(self) -> bool:
@@ -174,7 +198,9 @@ class Run:
         write_table(self.part(index), grades)
 
     def finish(self) -> None:
-        """Clears temporary files of killed processes, once every part exists."""
+        """Clears temporary files of killed processes, once every part exists; a store never has any."""
+        if is_remote(self.path):
+            return
         for stale in list(self.path.glob("**/.*.tmp")):
             if stale.is_dir():
                 shutil.rmtree(stale, ignore_errors=True)
@@ -185,8 +211,19 @@ class Run:
     def grades(self) -> pa.Table:
         """All grades so far, by session, model and item; see `GRADES`."""
         schema = RECORDED if self.recorded else GRADES
-        tables = [read_table(self.part(i), schema) for i in self.parts()]
+        tables = list(self.each())
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def each(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """`grades`, or these columns of it, a part at a time: memory does not grow with the number of parts."""
+        schema = RECORDED if self.recorded else GRADES
+        parts = [self.part(i) for i in self.parts()]
+        if not is_remote(self.path):
+            yield from (read_table(part, schema, columns) for part in parts)
+            return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for i in range(0, len(parts), AT_ONCE):
+                yield from pool.map(lambda part: read_table(part, schema, columns), parts[i : i + AT_ONCE])
 
     @property
     def recorded(self) -> bool:
@@ -195,14 +232,14 @@ class Run:
 
     def note_benchmark(self, path: str) -> None:
         """Remembers where the benchmark lies; no result depends on it."""
-        write_json(self.path / "sessions" / "benchmark.json", {"path": str(Path(path).absolute())})
+        write_json(self.path / "sessions" / "benchmark.json", {"path": str(path_of(path).absolute())})
 
     @property
     def benchmark_path(self) -> Path | None:
         """Where the benchmark lay when it was graded; None if nobody said."""
         try:
-            noted = json.loads((self.path / "sessions" / "benchmark.json").read_text("utf-8"))
-            return Path(noted["path"])
+            noted = json.loads(read_bytes(self.path / "sessions" / "benchmark.json"))
+            return path_of(noted["path"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -220,7 +257,7 @@ class Run:
         path = self.path / "ranking.json"
         if not path.exists():
             raise RocketError(f"{self.path}: has no ranking yet; run rocketjax rank {self.path}")
-        ranking = json.loads(path.read_text("utf-8"))
+        ranking = json.loads(read_bytes(path))
         if not isinstance(ranking, dict):
             raise RocketError(f"{path}: is of an older version; make it again with rocketjax rank {self.path}")
         return ranking
@@ -238,8 +275,11 @@ class Run:
 
     def status(self) -> dict[str, int]:
         """How many items there are of each status."""
-        counts = pc.value_counts(self.grades["status"])
-        return {str(c["values"]): int(c["counts"]) for c in sorted(counts.to_pylist(), key=lambda c: c["values"])}
+        counts: Counter[str] = Counter()
+        for table in self.each(["status"]):
+            for found in pc.value_counts(table["status"]).to_pylist():
+                counts[found["values"]] += found["counts"]
+        return dict(sorted(counts.items()))
 
 
 def restrict(benchmark: Benchmark, run: Run) -> Benchmark:
@@ -248,17 +288,16 @@ def restrict(benchmark: Benchmark, run: Run) -> Benchmark:
     Raises RocketError where its content is not what the run graded; labels may have come since.
     """
     about = run.meta["benchmark"]
-    grades = run.grades
-    sessions = set(grades["session_id"].to_pylist())
+    sessions = {s for table in run.each(["session_id"]) for s in pc.unique(table["session_id"]).to_pylist()}
     lacking = sorted(sessions - benchmark.checklists.keys()) + sorted(set(about["models"]) - set(benchmark.models))
     if lacking:
         raise RocketError(f"{benchmark.path}: is not what {run.path} graded; it lacks {lacking[0]!r}")
     chosen = benchmark.select(about["models"])
     cut = msgspec.structs.replace(
         chosen,
-        checklists={s: c for s, c in chosen.checklists.items() if s in sessions},
-        queries={s: q for s, q in chosen.queries.items() if s in sessions},
-        responses={m: {s: r for s, r in by.items() if s in sessions} for m, by in chosen.responses.items()},
+        checklists=only(chosen.checklists, sessions),
+        queries=only(chosen.queries, sessions),
+        responses={m: only(by, sessions) for m, by in chosen.responses.items()},
     )
     # A whole benchmark is hashed with its queries without a checklist, one that was cut by --limit without.
     if about["sha256"] not in (chosen.sha256, cut.sha256):
@@ -269,15 +308,16 @@ def restrict(benchmark: Benchmark, run: Run) -> Benchmark:
     return cut
 
 
-def read_table(path: Path, schema: pa.Schema | None) -> pa.Table:
-    """A parquet file with the schema that it must have."""
+def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None = None) -> pa.Table:
+    """A parquet file with the schema that it must have; of its columns all, or these."""
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(pa.BufferReader(read_bytes(path)) if is_remote(path) else path) as file:
+            found, table = file.schema_arrow, file.read(columns)
     except (OSError, pa.ArrowException) as e:
         raise RocketError(
             f"{path}: cannot be read ({str(e).splitlines()[0]}); delete it and continue with --resume"
         ) from None
-    if schema is not None and not table.schema.equals(schema):
+    if schema is not None and not found.equals(schema):
         raise RocketError(f"{path}: has other columns than a part of this version; delete it and use --resume")
     return table
 

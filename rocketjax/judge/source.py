@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rocketjax.errors import RocketError
+from rocketjax.files import cache_dir
 
 TOKENIZER = ["config.json", "tokenizer*", "chat_template.jinja"]
 FILES = ["*.safetensors", "*.safetensors.index.json", *TOKENIZER]
@@ -41,15 +42,6 @@ class Checkpoint:
     path: Path
     origin: str
     adapter: Path | None = None
-
-
-def cache_dir() -> Path:
-    """The project's cache folder: $ROCKETJAX_CACHE_DIR, else rocketjax/ in the user's cache folder."""
-    own = os.environ.get("ROCKETJAX_CACHE_DIR")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "rocketjax"
 
 
 def locate(judge: str | None, say: Say | None = None, weights: bool = True) -> Checkpoint:

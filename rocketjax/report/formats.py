@@ -9,6 +9,7 @@ from typing import Any
 
 from rocketjax.bench import Benchmark, load_benchmark
 from rocketjax.errors import RocketError
+from rocketjax.files import is_remote, path_of
 from rocketjax.grade import Run, restrict, write_atomically
 from rocketjax.report.leaderboards import alpaca, arena, mtbench, wildbench
 from rocketjax.report.tables import FORMATS as TABLES
@@ -26,7 +27,8 @@ def export(
     tie_margin: float = 0.0,
     bench: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Writes a complete, scored run for another tool; returns the folder (default: RUN/export/FORMAT).
+    """Writes a complete, scored run for another tool; returns the folder (default: RUN/export/FORMAT, which then holds
+    these files only).
 
     `rocketeval`: `judgment/<judge>/<model>.jsonl` with the item probabilities of each session in checklist
     order, and `score/<judge>/<model>.json`, as RocketEval-ICLR (commit e0579ff) reads and writes them. An item
@@ -51,7 +53,7 @@ def export(
         raise RocketError(f"the tie margin is {tie_margin}; it is a number of points, 0 or more")
     run.require_complete()
     scores = run.scores
-    folder = Path(output) if output is not None else run.path / "export" / format
+    folder = path_of(output) if output is not None else run.path / "export" / format
     if folder.exists() and not folder.is_dir():
         raise RocketError(f"{folder}: is a file; the export needs a folder")
     judge = judge_name(run.meta["judge"]["origin"])
@@ -72,12 +74,26 @@ def export(
         case _:
             there = bench is not None or (run.benchmark_path is not None and run.benchmark_path.is_dir())
             files = tables(scores, run.grades, graded_benchmark(run, bench) if there else None, format)
+    made = dict(files)  # all is well before the first is written
     try:
-        for name, content in list(files):  # all is well before the first is written
+        for name, content in made.items():
             save(folder / name, content)
+        if output is None and not is_remote(folder):
+            remove_others(folder, {folder / name for name in made})
     except OSError as e:
         raise RocketError(f"{folder}: cannot write the export ({e})") from None
     return folder
+
+
+def remove_others(folder: Path, made: set[Path]) -> None:
+    """What an earlier export left in the run's own folder: preferences against another baseline, models that now
+    abstain. Read together with this one's files it would say what no run said."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in made:
+            path.unlink()
 
 
 def save(path: Path, content: bytes) -> None:
@@ -86,7 +102,7 @@ def save(path: Path, content: bytes) -> None:
 
 def graded_benchmark(run: Run, bench: str | os.PathLike[str] | None) -> Benchmark:
     """The benchmark that a run graded, from `bench` or from where it lay."""
-    path = run.benchmark_path if bench is None else Path(bench)
+    path = run.benchmark_path if bench is None else path_of(bench)
     if path is None or (bench is None and not path.is_dir()):
         where = "is not known" if path is None else f"was {path}, which is no longer there"
         raise RocketError(f"{run.path}: this format holds responses, and where they lie {where}; give --bench BENCH")

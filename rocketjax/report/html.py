@@ -16,6 +16,7 @@ from typing import Any
 import rocketjax
 from rocketjax.bench import Benchmark, Message
 from rocketjax.errors import RocketError
+from rocketjax.files import path_of
 from rocketjax.grade import Run, write_atomically
 from rocketjax.rank import rank_models
 from rocketjax.report.collect import JUDGMENTS, LONGEST, Judgment, Progress, Report, collect
@@ -52,7 +53,7 @@ def write_report(
     bootstrap give the intervals of agreement. The same input gives the
     same bytes. Raises RocketError as the stages before do.
     """
-    path = Path(output) if output is not None else run.path / "report.html"
+    path = path_of(output) if output is not None else run.path / "report.html"
     if path.is_dir():
         raise RocketError(f"{path}: is a folder; name a file with -o")
     run.require_complete()

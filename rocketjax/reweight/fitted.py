@@ -11,6 +11,7 @@ that was fitted on all.
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 import rocketjax
 from rocketjax.errors import RocketError
+from rocketjax.files import is_remote, local_copy, names, path_of, reaching, read_bytes, upload
 from rocketjax.grade import Run
 from rocketjax.judge import write_folder
 from rocketjax.reweight.head import (
@@ -192,9 +194,11 @@ def folder_name(head: str, labeler: str, monotone: bool, rank_weight: float) -> 
 
 
 def save_head(head: Head, folder: Path, overwrite: bool = False) -> Head:
-    """Writes a head, whole or not at all. RocketError where something is there already."""
+    """Writes a head, whole or not at all: on an object store head.json, without which nothing is a head, comes last.
+    RocketError where something is there already."""
     from orbax.checkpoint import v1 as ocp
 
+    folder = path_of(folder)
     if folder.exists() and (not overwrite or not (folder / "head.json").is_file()):
         raise RocketError(f"{folder}: is there already; choose another folder for -o, or --overwrite a head")
     leaves = {key: numbered(fitted) for key, fitted in head.fits.items()}
@@ -205,7 +209,15 @@ def save_head(head: Head, folder: Path, overwrite: bool = False) -> Head:
         text = json.dumps(meta, indent=1, ensure_ascii=False, allow_nan=False)
         (temporary / "head.json").write_text(text + "\n", "utf-8")
 
-    write_folder(folder, write)
+    if is_remote(folder):
+        try:
+            with tempfile.TemporaryDirectory(prefix="rocketjax-") as temporary:
+                write(Path(temporary))
+                upload(Path(temporary), folder, last="head.json")
+        except OSError as e:
+            raise RocketError(f"{folder}: cannot be written ({e})") from None
+    else:
+        write_folder(folder, write)
     return Head(head.name, head.meta, head.fits, folder)
 
 
@@ -213,9 +225,10 @@ def load_head(folder: Path) -> Head:
     """Reads what `save_head` wrote. Raises RocketError for what is no head or cannot be read."""
     from orbax.checkpoint import v1 as ocp
 
+    folder = path_of(folder)
     file = folder / "head.json"
     try:
-        about = msgspec.json.decode(file.read_bytes(), type=HeadFile)
+        about = msgspec.json.decode(read_bytes(file), type=HeadFile)
     except FileNotFoundError:
         raise RocketError(f"{folder}: is no fitted head, it has no head.json") from None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -229,7 +242,8 @@ def load_head(folder: Path) -> Head:
     meta = msgspec.to_builtins(about)
     del meta["samples"]
     try:
-        leaves = ocp.load((folder / "params").absolute())
+        with local_copy(folder / "params") as params:
+            leaves = ocp.load(params.absolute())
     except Exception as e:  # Orbax raises many kinds for a broken folder; all mean the same here
         raise RocketError(f"{folder / 'params'}: cannot be read ({str(e).splitlines()[0][:200]})") from None
     fits = {}
@@ -250,11 +264,12 @@ def numbered(tree: Any) -> dict[str, Any]:
 
 def find_head(run: Run, head: str) -> Path:
     """The folder of a head: a path, the name of a folder in RUN/heads, or a head's name if one such is there."""
-    path = Path(head).expanduser()
-    if (path / "head.json").is_file():
-        return path
+    path = path_of(head).expanduser()
     root = run.path / "heads"
-    there = sorted(f.name for f in root.iterdir() if (f / "head.json").is_file()) if root.is_dir() else []
+    with reaching(path):
+        if (path / "head.json").is_file():
+            return path
+    there = sorted(name for name in names(root) if (root / name / "head.json").is_file())
     if head in there:
         return root / head
     fitting = [name for name in there if name.split("@")[0] == head]
