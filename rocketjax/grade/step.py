@@ -18,7 +18,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from rocketjax.judge import Config, Kernel, Places, Row, Transformer, manual, untyped
+from rocketjax.judge import Config, Kernel, Places, Row, Transformer, attention, manual, untyped
 from rocketjax.prompt import PackedRow
 
 ROWS_TOKENS = 8192  # tokens that an accelerator computes as one group; a CPU gains nothing beyond one row
@@ -69,6 +69,27 @@ def row_flops(config: Config, row: PackedRow) -> int:
     return 2 * total
 
 
+def step_of(mesh: Mesh, answer_ids: tuple[tuple[int, ...], tuple[int, ...]], answers_placed: NamedSharding) -> Any:
+    """The jitted step on a mesh: (model, Row of int32[R, ...]) to `Answers`, R a multiple of the data axis."""
+    yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
+    kernel: Kernel = attention.skipping_for(mesh.devices.flat[0].platform)
+
+    def device_step(model: Transformer, rows: Row) -> Answers:
+        def one(row: Row) -> Answers:
+            return answers(model(row, kernel), yes, no)
+
+        if len(rows.token_T) > 1:
+            return jax.vmap(one)(rows)
+        return jax.tree.map(lambda x: x[None], one(Row(*(x[0] for x in rows))))
+
+    data = PartitionSpec("data")
+    by_rows = jax.shard_map(
+        device_step, mesh=mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False,
+        axis_names=manual(mesh),
+    )  # fmt: skip
+    return jax.jit(by_rows, out_shardings=answers_placed)
+
+
 class Grader:
     """A judge's weights on a mesh, and one compiled program per bucket (row length)."""
 
@@ -91,24 +112,7 @@ class Grader:
         self.programs: dict[int, Future[jax.stages.Compiled]] = {}
         self.compiler = ThreadPoolExecutor(1, "rocketjax-compile")
         self.compile_seconds = self.transfer_seconds = 0.0
-        yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
-
-        def device_step(model: Transformer, rows: Row) -> Answers:
-            kernel: Kernel = "gathered" if self.platform == "cpu" else "blocked"
-
-            def one(row: Row) -> Answers:
-                return answers(model(row, kernel), yes, no)
-
-            if len(rows.token_T) > 1:
-                return jax.vmap(one)(rows)
-            return jax.tree.map(lambda x: x[None], one(Row(*(x[0] for x in rows))))
-
-        data = PartitionSpec("data")
-        by_rows = jax.shard_map(
-            device_step, mesh=self.mesh, in_specs=(PartitionSpec(), data), out_specs=data, check_vma=False,
-            axis_names=manual(self.mesh),
-        )  # fmt: skip
-        self.step = jax.jit(by_rows, out_shardings=self.answers_placed)
+        self.step = step_of(self.mesh, answer_ids, self.answers_placed)
 
     def rows(self, length: int) -> int:
         """Rows of one call of the program: a group on every device."""

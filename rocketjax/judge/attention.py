@@ -7,15 +7,16 @@ back along the path than its window; positions grow with the index along a path,
 
 `plain` builds the whole mask: the reference that every faster version is tested against. `blocked` visits
 only blocks of keys that some query of the block can see, with an online softmax (Milakov & Gimelshein 2018,
-arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). `gathered` takes the same blocks at once, for a CPU; `chunked`
-takes all keys and has a reverse mode.
+arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). `gathered` takes the same blocks at once, for a CPU;
+`pallas.pallas` is `blocked` as a kernel for TPUs; `chunked` takes all keys and has a reverse mode.
 
 Axes: T tokens of a row, S queries (tokens of the row at `index_S`), N query heads, K key heads, G = N / K,
 H head width.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jax import Array
 
 BLOCK = 128  # tokens in a block of queries and of keys; a row's length is a multiple of it
 MASKED = -1e30  # finite, so that a fully masked block cannot make a NaN
+
+Skipping = Literal["blocked", "gathered", "pallas"]  # attention that visits the blocks of a schedule only
 
 
 class Tree(NamedTuple):
@@ -301,3 +304,17 @@ def gathered(
     rung_B = jnp.searchsorted(jnp.asarray(sizes), plan.count_Q)
     out = jax.lax.map(query_block, (q_BKMH, index_S.reshape(-1, Q), plan.key_QB, rung_B))
     return out.reshape(S // Q, K, G, Q, H).transpose(0, 3, 1, 2, 4).reshape(S, N, H)
+
+
+def skipping_for(platform: str) -> Skipping:
+    """The block-skipping attention for devices of this platform (a JAX device's `platform`)."""
+    return "gathered" if platform == "cpu" else "pallas" if platform == "tpu" else "blocked"
+
+
+def skipping(kernel: str) -> Callable[..., Array]:
+    """The block-skipping attention of this name; all take what `blocked` takes."""
+    if kernel == "pallas":
+        from rocketjax.judge.pallas import pallas  # here: it imports this file, and is slow to import itself
+
+        return pallas
+    return gathered if kernel == "gathered" else blocked

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from rocketjax.judge import attention
 from rocketjax.judge.attention import Tree, products
 from rocketjax.judge.config import Config
 
-Kernel = Literal["blocked", "gathered", "chunked", "plain"]
+Kernel = Literal["blocked", "gathered", "pallas", "chunked", "plain"]
 
 
 # How many of its axes, from the front, each projection of a block contracts with its input.
@@ -241,7 +241,7 @@ class Block(nnx.Module):
         elif plan is None:
             out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, c.attn_softcap)
         else:
-            live = attention.gathered if path.kernel == "gathered" else attention.blocked
+            live = attention.skipping(path.kernel)
             out_SNH = live(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, c.attn_softcap)
         out = project(out_SNH, "o_NHD")
         x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
@@ -255,7 +255,7 @@ class Block(nnx.Module):
 
 def stack_arrays(arrays: list[Array]) -> Array:
     """One array with an axis for them in front; on a mesh, cut as each of them is."""
-    home = arrays[0].sharding
+    home = getattr(arrays[0], "sharding", None)
     if not isinstance(home, NamedSharding):
         return jnp.stack(arrays)
     together = NamedSharding(home.mesh, PartitionSpec(None, *home.spec))
@@ -322,8 +322,9 @@ class Transformer(nnx.Module):
     ) -> Array:
         """Final hidden state at the leaves of one row, normed: f32[L, D].
 
-        `blocked` and `gathered` have no reverse mode; `chunked` and `plain` have. `remat` computes every block again in
-        the backward pass instead of keeping its activations. `tap` is called with each projection's path and input.
+        `blocked`, `gathered` and `pallas` have no reverse mode; `chunked` and `plain` have. `remat` computes every
+        block again in the backward pass instead of keeping its activations. `tap` is called with each projection's path
+        and input.
         `soft_PD` are trained vectors that stand in place of the embeddings of tokens 1 to P (Lester et al. 2021, arXiv
         2104.08691); the first token stays, models lean on it. All prompts of the row must hold them there.
         """
@@ -333,7 +334,7 @@ class Transformer(nnx.Module):
 
         def path(local: bool) -> Path:
             plans: tuple[attention.Schedule | None, ...] = (None, None)
-            if kernel in ("blocked", "gathered"):
+            if kernel in get_args(attention.Skipping):
                 plans = tuple(attention.schedule(index, tree, local) for index in (every, row.leaf_L))
             return Path(local, kernel, tree, rotary(row.position_T, c, local), *plans)
 
