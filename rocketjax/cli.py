@@ -5,6 +5,7 @@ Exit codes: 0 complete, 1 error, 2 usage, 3 finished with items that have no gra
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from rocketjax import __version__
 from rocketjax.errors import RocketError
+from rocketjax.files import beside, path_of, require_local
 
 # JAX takes seconds to import; every command imports the stages that it uses, so that --help answers at once.
 
@@ -71,6 +73,11 @@ MaxTokensOpt = Annotated[
 ReferenceOpt = Annotated[
     str | None, typer.Option(metavar="AUTHOR", help="Show the judge this author's reference answers.")
 ]
+MeshOpt = Annotated[
+    str,
+    typer.Option(metavar="auto|data=D,model=M", help="How devices share the work: rows over data, and the judge's own "
+                 "weights over model. auto: all on data, unless the judge does not fit on one."),
+]  # fmt: skip
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Continue the run that is there.")]
 OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there and begin anew.")]
 
@@ -114,6 +121,20 @@ def grade(
             metavar="N|auto", help="Rows per device to collect before they are sent; changes speed, never a grade."
         ),
     ] = "auto",
+    mesh: MeshOpt = "auto",
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="This is one of several processes, started alike on every host. TPU "
+            "pods, Slurm and Open MPI say who there is; elsewhere give the next three options.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With --distributed: where process 0 listens.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="With --distributed: how many there are.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="With --distributed: which of them this is.")] = None,
     resume: ResumeOpt = False,
     overwrite: OverwriteOpt = False,
     profile: Annotated[
@@ -132,6 +153,10 @@ def grade(
         usage("--resume and --overwrite exclude each other")
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         usage(f"--batch-size is {batch_size!r}; it takes a positive number or auto")
+    if distributed:
+        join(coordinator, processes, process)
+    elif coordinator is not None or processes is not None or process is not None:
+        usage("--coordinator, --processes and --process go with --distributed")
     from rocketjax.bench import load_benchmark
 
     chosen = [name for name in models.split(",") if name] if models is not None else None
@@ -144,7 +169,7 @@ def grade(
     if estimate_only:
         show_estimate(benchmark, judge, dtype, prompting, as_json)
         return
-    code = run_grading(
+    code, _ = run_grading(
         benchmark,
         output,
         judge,
@@ -152,10 +177,19 @@ def grade(
         as_json,
         profile,
         **prompting,
+        mesh=mesh,
         batch_rows=None if batch_size == "auto" else int(batch_size),
         mode="resume" if resume else "overwrite" if overwrite else "new",
     )
     raise typer.Exit(code)
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Makes this process one of a job; only the first of them speaks from then on, unless something fails."""
+    from rocketjax.judge import begin, first
+
+    begin(coordinator, processes, process)
+    screen.quiet = not first()
 
 
 def run_grading(
@@ -165,15 +199,17 @@ def run_grading(
     dtype: Literal["f32", "bf16", "int8"],
     as_json: bool,
     profile: bool = False,
+    mesh: str = "auto",
     **options: Any,
-) -> int:
-    """Grades with a progress line, prints the summary, and returns the exit code."""
+) -> tuple[int, Any]:
+    """Grades with a progress line, prints the summary, and returns the exit code and the judge."""
     from rocketjax.grade import OK, Judge, Work, excluded
+    from rocketjax.judge import first
 
     for reason, count in excluded(benchmark).items():
         say(f"left out: {count} {EXCLUDED.get(reason, reason)}")
     begun = time.perf_counter()
-    loaded = Judge.load(judge, dtype, say)
+    loaded = Judge.load(judge, dtype, say, mesh)
     loading = time.perf_counter() - begun
     last = Work()
 
@@ -199,18 +235,18 @@ def run_grading(
         **{f"session_{k}": v for k, v in vars(last).items()},
     }
     if profile:
-        summary["profile"] = profile_of(last, loading, dtype)
+        summary["profile"] = profile_of(last, loading, loaded)
         summary["estimate"] = estimate_beside(loaded, benchmark, last, loading, summary["profile"], **options)
-    if as_json:
+    if as_json and first():
         print_json(summary)
-    else:
+    elif not as_json:
         report(summary, last, loading)
         if profile:
             show_profile(summary["profile"], last)
             for name, (told, true) in summary["estimate"].items():
                 ratio = f"{told / true:.2f} times" if true else ""
                 say(f"    {name:<25}{figure(told):>16} estimated {figure(true):>16} true {ratio}".rstrip())
-    return MISSING if missing else DONE
+    return MISSING if missing else DONE, loaded
 
 
 FALSE_DISCOVERIES = 0.05  # share of the items shown as unfair to a family that may be so by chance
@@ -256,7 +292,7 @@ def report(summary: dict[str, Any], work: Any, loading: float) -> None:
         )
 
 
-def profile_of(work: Any, loading: float, dtype: str) -> dict[str, Any]:
+def profile_of(work: Any, loading: float, judge: Any) -> dict[str, Any]:
     """Seconds by stage, and the rate beside the measured peak of one matrix product in the same dtype.
 
     The rate counts useful FLOPs only (`rocketjax.grade.row_flops`), over all of the session but compilation.
@@ -270,8 +306,8 @@ def profile_of(work: Any, loading: float, dtype: str) -> dict[str, Any]:
     seconds = {name: getattr(work, name) for name in stages}
     busy = work.seconds - work.compile
     # One product at a time uses all cores of a CPU, but one of several accelerators.
-    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
-    exact = dtype == "f32" or (dtype == "int8" and jax.default_backend() == "cpu")  # the products' operands
+    devices = 1 if jax.default_backend() == "cpu" else judge.mesh.size
+    exact = judge.dtype == "f32" or (judge.dtype == "int8" and jax.default_backend() == "cpu")  # the products' operands
     peak = devices * matmul_flops(jnp.float32 if exact else jnp.bfloat16)
     rate = work.flops / busy if busy > 0 else 0.0
     return {
@@ -404,11 +440,15 @@ def estimate(
     items: Annotated[
         float | None, typer.Option(min=1, metavar="N", help="Without BENCH: items in all, for example 1e9.")
     ] = None,
-    items_per_response: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 10,
-    responses_per_query: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 20,
-    query_tokens: Annotated[int, typer.Option(min=0, metavar="N", help="Without BENCH.")] = 100,
-    response_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 300,
-    item_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Without BENCH.")] = 25,
+    items_per_response: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --items. (default 10)")
+    ] = None,
+    responses_per_query: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --items. (default 20)")
+    ] = None,
+    query_tokens: Annotated[int | None, typer.Option(min=0, metavar="N", help="With --items. (default 100)")] = None,
+    response_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --items. (default 300)")] = None,
+    item_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --items. (default 25)")] = None,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="here (measured now), h100, a100, l4, t4, tpu-v5e, tpu-v5p or tpu-v6e.")
     ] = "here",
@@ -424,8 +464,15 @@ def estimate(
     """
     if (bench is None) == (items is None):
         usage("give a benchmark's folder, or --items for one that is known by its lengths alone")
-    if items is not None and (limit or models or sample or reference):
-        usage("--limit, --models, --sample and --reference are about a benchmark; with --items there is none")
+    if items is not None and (limit or models or sample or reference or overflow != "error"):
+        usage("--limit, --models, --sample, --reference and --overflow are about a benchmark, not --items")
+    given = {
+        "items_per_response": items_per_response, "responses_per_query": responses_per_query,
+        "query_tokens": query_tokens, "response_tokens": response_tokens, "item_tokens": item_tokens,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if bench is not None and given:
+        usage(f"--{next(iter(given)).replace('_', '-')} goes with --items; a benchmark has lengths of its own")
     if device == "here" and chips is not None:
         usage("--chips goes with --device NAME; here it is what this machine has")
     from rocketjax.bench import load_benchmark
@@ -437,10 +484,7 @@ def estimate(
             usage("--models names no model")
         benchmark = load_benchmark(bench).select(chosen, limit)
     else:
-        lengths = {
-            "items": items, "items_per_response": items_per_response, "responses_per_query": responses_per_query,
-            "query_tokens": query_tokens, "response_tokens": response_tokens, "item_tokens": item_tokens,
-        }  # fmt: skip
+        lengths = {"items": items, **given}
     prompting = {"template": template, "overflow": overflow, "max_tokens": max_tokens, "reference": reference}
     show_estimate(
         benchmark, judge, dtype, prompting, as_json, device=device, chips=chips or 1, price=price, sample=sample,
@@ -742,11 +786,10 @@ def benchmark_of(run: Any, bench: Path | None) -> Any:
 
 def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
     """Writes features.parquet, unless it is there: what the run's judge makes of every item."""
-    from rocketjax.grade import Judge, item_features
-    from rocketjax.reweight import features_judge, save_features
+    from rocketjax.grade import Judge
+    from rocketjax.reweight import features_judge
 
-    there = features_judge(run)
-    if there is not None and judge is None:
+    if features_judge(run) is not None and judge is None:
         return
     dtype: Literal["f32", "bf16", "int8"] = run.meta["judge"]["dtype"] or "f32"
     loaded = Judge.load(judge, dtype, say)
@@ -754,6 +797,15 @@ def make_features(run: Any, benchmark: Any, judge: str | None) -> None:
         raise RocketError(
             f"{run.path}: was graded by {run.meta['judge']['origin']}, not by {loaded.origin}; name it with --judge"
         )
+    read_features(run, benchmark, loaded)
+
+
+def read_features(run: Any, benchmark: Any, loaded: Any) -> None:
+    """Writes features.parquet, unless this judge's is there; RocketError where it is another's."""
+    from rocketjax.grade import item_features
+    from rocketjax.reweight import features_judge, save_features
+
+    there = features_judge(run)
     if there is not None:
         if there != loaded.sha256:
             raise RocketError(f"{run.path}: has another judge's hidden states; delete its features.parquet first")
@@ -977,8 +1029,6 @@ def agree(
     """
     if (labels is None) == (ratings is None):
         usage("give --labels or --ratings, one of them")
-    if bench is not None and labels is None:
-        usage("--bench is where --labels are")
     if samples < 2:
         usage("--samples is 2 or more here")
     from rocketjax.grade import Run
@@ -986,9 +1036,12 @@ def agree(
     from rocketjax.rank import read_ratings
 
     opened = Run.open(run)
+    controlled = (opened.path / "ranking.json").exists() and bool(opened.ranking.get("length_controlled"))
+    if bench is not None and labels is None and not controlled:
+        usage("--bench is where --labels are, or the responses of a length-controlled ranking")
     found = agree_with(
         opened,
-        benchmark_of(opened, bench) if labels else None,
+        benchmark_of(opened, bench) if labels or controlled else None,
         labels,
         None if ratings is None else read_ratings(ratings),
         None if ratings is None else ratings.name,
@@ -1006,10 +1059,18 @@ def agree(
         if found[part] is None:
             continue
         n = found["models"] if part == "ranking" else found[part]["n"]
-        print(f"{part} ({n:,} {unit}) against {found['reference']}, {level:.0%} intervals over queries")
+        how = ranked_by(found) if part == "ranking" else ""
+        print(f"{part} ({n:,} {unit}{how}) against {found['reference']}, {level:.0%} intervals over queries")
         for key, x in found[part].items():
             if key not in ("n", "reliability"):
                 print(f"  {key.replace('_', ' '):<16}{ends(x)}")
+
+
+def ranked_by(agreement: dict[str, Any]) -> str:
+    """What the ranking of an agreement is made of, where that is not the plain mean."""
+    if agreement["method"] != "mean":
+        return ", Bradley-Terry ratings"
+    return ", lengths controlled" if agreement["length_controlled"] else ""
 
 
 def ends(x: list[float | None]) -> str:
@@ -1061,6 +1122,10 @@ def compare(
         print(f"{side}: {about['run']}, judge {about['judge']}, head {about['head']}")
     for line in found["settings"]:
         print(f"   {line}")
+    scales = [s if s != "the labeler's" else f"{found[side]['labeler']}'s" for s, side in zip(found["scales"], "ab",
+                                                                                            strict=True)]  # fmt: skip
+    if scales[0] != scales[1]:
+        print(f"   the scales differ ({scales[0]} and {scales[1]}): look at ranks, not at differences of scores")
     table = Table(title=f"{found['queries']} queries, {level:.0%} intervals; * significant after Holm's correction")
     for name in ("model", "a", "b", "b - a", "rank in a", "rank in b"):
         table.add_column(name, justify="left" if name == "model" else "right")
@@ -1115,10 +1180,11 @@ def export(
 
 
 RUN_DEFAULTS: dict[str, Any] = {
-    "judge": None, "labels": None, "ratings": None, "head": None, "limit": None, "models": None, "template": "native",
-    "dtype": "f32", "overflow": "error", "max_tokens": None, "reference": None, "method": "mean", "abstain": None,
-    "samples": 1000, "seed": 0, "price": None,
+    "judge": None, "labels": None, "ratings": None, "head": None, "train_models": None, "folds": None, "limit": None,
+    "models": None, "template": "native", "dtype": "f32", "overflow": "error", "max_tokens": None, "reference": None,
+    "method": "mean", "abstain": None, "samples": 1000, "seed": 0, "price": None,
 }  # fmt: skip
+FILES = ("bench", "output", "ratings", "train_models")  # in --config relative to it
 
 
 @app.command("run")
@@ -1139,7 +1205,26 @@ def run_all(
     ratings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare the ranking with these ratings (JSON or CSV).")
     ] = None,
-    head: Annotated[str | None, typer.Option(metavar="H", help="Default: ridge with labels, mean without.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="H",
+            help="mean, label-free, or one that is fitted: ridge, shared, calibrated, pairwise "
+            "or soft-trees. Default: ridge with labels, else mean.",
+        ),
+    ] = None,
+    train_models: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Fit to these models' labels only, and do not score them: a name per line."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Else every model is scored by a head fitted on other folds. (default 5, at most a "
+            "fold for each labelled model)",
+        ),
+    ] = None,
     limit: LimitOpt = None,
     models: ModelsOpt = None,
     template: Annotated[Literal["native", "rocketeval"] | None, typer.Option(help="(default native)")] = None,
@@ -1168,26 +1253,38 @@ def run_all(
     Example: rocketjax run bench/ --labels human -o runs/all
     """
     given: dict[str, Any] = {
-        "judge": judge, "labels": labels, "ratings": ratings, "head": head, "limit": limit, "models": models,
-        "template": template, "dtype": dtype, "overflow": overflow, "max_tokens": max_tokens, "reference": reference,
-        "method": method, "abstain": abstain, "samples": samples, "seed": seed, "price": price,
+        "judge": judge, "labels": labels, "ratings": ratings, "head": head, "train_models": train_models,
+        "folds": folds, "limit": limit, "models": models, "template": template, "dtype": dtype, "overflow": overflow,
+        "max_tokens": max_tokens, "reference": reference, "method": method, "abstain": abstain, "samples": samples,
+        "seed": seed, "price": price,
     }  # fmt: skip
-    file = read_options(config) if config else {}
+    file = {k: v for k, v in (read_options(config) if config else {}).items() if v is not None}
     home = config.parent if config else Path()
-    for key in ("bench", "output", "ratings"):
-        if file.get(key) is not None:
-            file[key] = home / str(file[key])  # relative to the file that names it
+    file |= {key: beside(home, file[key]) for key in FILES if key in file}
     bench, output = bench or file.pop("bench", None), output or file.pop("output", None)
     if bench is None or output is None:
         usage("name the benchmark and -o, here or as bench and output in --config")
     file = {k: v for k, v in file.items() if k not in ("bench", "output")}
     options = RUN_DEFAULTS | file | {k: v for k, v in given.items() if v is not None}
+    if options["abstain"] is not None and not 0 < options["abstain"] < float("inf"):
+        usage(f"--abstain is {options['abstain']}; it takes a number above 0")
+    if options["train_models"] is not None and options["folds"] is not None:
+        usage("--train-models and --folds exclude each other")
     from rocketjax.bench import load_benchmark
     from rocketjax.grade import Run, restrict, write_json
     from rocketjax.rank import agree as agree_with
     from rocketjax.rank import rank_models, read_ratings
     from rocketjax.report import write_report
-    from rocketjax.reweight import WITHOUT_LABELS, fit_head, folder_name, labels_of, save_head
+    from rocketjax.reweight import (
+        NAMES,
+        WITHOUT_LABELS,
+        features_of,
+        fit_head,
+        folder_name,
+        labels_of,
+        panel,
+        save_head,
+    )
     from rocketjax.reweight import score as score_run
 
     names = options["models"]
@@ -1205,45 +1302,96 @@ def run_all(
         x.score is not None for by in benchmark.labels[labeler].values() for x in by.values()
     )
     name = options["head"] or ("ridge" if scored else "mean")
-    if name not in WITHOUT_LABELS and not scored:
+    if name not in NAMES:
+        usage(f"no head {name!r}; there are: {', '.join(NAMES)}")
+    fits = name not in WITHOUT_LABELS
+    if fits and not scored:
         usage(f"--head {name} is fitted to scores; give --labels of somebody who scores responses")
-    if name == "shared":
-        usage("--head shared reads hidden states; fit it with rocketjax fit, then score and rank")
-    code = run_grading(
+    for option in ("train_models", "folds"):
+        if options[option] is not None and not fits:
+            usage(f"--{option.replace('_', '-')} is about fitting, and head {name} is not fitted; give --labels")
+    labels_by = labels_of(benchmark, labeler) if fits else {}
+    labelled = [m for m in benchmark.models if any(x is not None for x in labels_by.get(m, {}).values())]
+    training = None if options["train_models"] is None else read_names(options["train_models"])
+    if training is not None:
+        strange = [m for m in training if m not in labelled]
+        if strange:
+            raise RocketError(f"{options['train_models']}: {strange[0]!r} is no model with labels by {labeler!r}")
+        if not set(benchmark.models) - set(training):
+            raise RocketError(f"{options['train_models']}: names every model, so none is left to score")
+    under_test = [m for m in benchmark.models if m not in set(training or ())]
+    rated = [m for m in under_test if m in (known or ())]
+    if known is not None and len(rated) < 2:
+        raise RocketError(f"{options['ratings']}: rates {len(rated)} of the models to rank, and it takes two, by the "
+                          f"same names: {', '.join(under_test[:5])}")  # fmt: skip
+    rest = labeler  # whose labels the scores are compared with
+    if labeler is not None and training is not None and not any(benchmark.labels[labeler].get(m) for m in under_test):
+        say(f"{labeler} labels the training models only, so there is nothing to compare the scores with")
+        rest = None
+    if training is None and fits and len(labelled) < (options["folds"] or 2):
+        raise RocketError(f"{benchmark.name}: {len(labelled)} of its models have scores by {labeler!r}, too few for "
+                          f"{options['folds'] or 2} folds; give --head mean, or --train-models FILE")  # fmt: skip
+    stages = ["grade", *(["fit"] if fits else []), "score", "rank",
+              *(["agree"] if rest is not None or known is not None else []), "report"]  # fmt: skip
+
+    def stage(name: str) -> None:
+        say(f"stage {stages.index(name) + 1} of {len(stages)}: {name}")
+
+    stage("grade")
+    code, loaded = run_grading(
         benchmark, output, options["judge"], options["dtype"], False,
         mode="overwrite" if overwrite else "resume",
         **{k: options[k] for k in ("template", "overflow", "max_tokens", "reference")},
     )  # fmt: skip
     run = Run.open(output)
     resolved = {"bench": str(bench), "output": str(output), **options, "head": name}
-    write_json(output / "options.json", {k: str(v) if isinstance(v, Path) else v for k, v in resolved.items()})
+    write_json(output / "options.json", {k: str(v) if k in FILES and v is not None else v for k, v in resolved.items()})
     fitted: Any = name
-    if name not in WITHOUT_LABELS:
+    # What stands there of an earlier call is about other scores.
+    (output / "agreement.json").unlink(missing_ok=True)
+    if fits:
+        stage("fit")
+        features = None
+        if name == "shared":
+            read_features(run, restrict(benchmark, run), loaded)
+            features = features_of(run, panel(run))
+        del loaded
+        folds = options["folds"] or min(5, len(panel(run, labels_by).labelled_models()))
         target = output / "heads" / folder_name(name, labeler, False, 0.0)
         with counting("fitting", "fits") as show:
-            fitted = save_head(fit_head(run, labels_of(benchmark, labeler), labeler, name, progress=show), target, True)
-        say(f"fitted {name} to {labeler}: {fitted.meta['figures']['labels']:,} labels; no model is scored by a fit "
-            "that saw its labels")  # fmt: skip
+            fitted = fit_head(
+                run, labels_by, labeler, name, train_models=training, folds=folds, features=features, progress=show
+            )
+        fitted = save_head(fitted, target, True)
+        said = "no model is scored by a fit that saw its labels" if fitted.folds else (
+            "the training models are left out of the scores")  # fmt: skip
+        say(f"fitted {name} to {labeler}: {fitted.meta['figures']['labels']:,} labels; {said}")
+    stage("score")
     score_run(run, fitted, abstain=options["abstain"])
+    stage("rank")
     ranking = rank_models(run, method=options["method"], samples=options["samples"], seed=options["seed"])
-    agreement = None
-    if labeler is not None or known is not None:
-        about: dict[str, Any] = {"labeler": labeler}
-        if labeler is None:
-            about = {"ratings": known, "name": Path(options["ratings"]).name}
-        agreement = agree_with(run, benchmark, samples=options["samples"], seed=options["seed"], **about)
-        write_json(output / "agreement.json", agreement)
+    ratings_name = None if known is None else options["ratings"].name
+    references: list[dict[str, Any]] = [{"labeler": rest}] if rest is not None else []
+    references += [{"ratings": known, "name": ratings_name}] if known is not None else []
+    agreements = []
+    if references:
+        stage("agree")
+        sampling = {"samples": options["samples"], "seed": options["seed"], "ranking": ranking}
+        agreements = [agree_with(run, benchmark, **reference, **sampling) for reference in references]
+        write_json(output / "agreement.json", {"format": 1, "references": agreements})
+    stage("report")
     page = write_report(
-        run, restrict(benchmark, run), labeler=labeler, ratings=known, price=options["price"],
-        ratings_name=None if known is None else Path(options["ratings"]).name,
+        run, restrict(benchmark, run), labeler=rest, ratings=known, price=options["price"],
+        ratings_name=ratings_name, samples=options["samples"],
     )  # fmt: skip
     if as_json:
-        print_json({"run": str(output), "ranking": ranking.as_dict(), "agreement": agreement, "report": str(page)})
+        print_json({"run": str(output), "ranking": ranking.as_dict(), "agreement": agreements, "report": str(page)})
     else:
         print(ranking)
-        if agreement and agreement["ranking"]:
-            print(f"ranking against {agreement['reference']}: Spearman {ends(agreement['ranking']['spearman'])}, "
-                  f"Kendall {ends(agreement['ranking']['kendall'])}")  # fmt: skip
+        for agreement in agreements:
+            if agreement["ranking"]:
+                print(f"ranking against {agreement['reference']}: Spearman {ends(agreement['ranking']['spearman'])}, "
+                      f"Kendall {ends(agreement['ranking']['kendall'])}")  # fmt: skip
         say(f"report: {page}")
     raise typer.Exit(code)
 
@@ -1267,8 +1415,13 @@ def read_options(file: Path) -> dict[str, Any]:
             close = difflib.get_close_matches(key, allowed, n=1)
             raise RocketError(f"{file}: unknown option {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
         want = OPTION_TYPES.get(key, (str,))
-        if x is not None and (not isinstance(x, want) or isinstance(x, bool)):
-            raise RocketError(f"{file}: {key} is {x!r}, not a {' or '.join(t.__name__ for t in want)}")
+        names = x if isinstance(x, list) else []
+        if x is not None and (not isinstance(x, want) or isinstance(x, bool) or not all(
+                isinstance(n, str) for n in names)):  # fmt: skip
+            raise RocketError(f"{file}: {key} is {x!r}, not a {' or '.join(t.__name__ for t in want)}"
+                              + (" of names" if names else ""))  # fmt: skip
+        if isinstance(x, int | float) and not x >= LEAST.get(key, x):
+            raise RocketError(f"{file}: {key} is {x!r}; it is {LEAST[key]} or more")
         among = CHOICES.get(key)
         if x is not None and among and x not in among:
             raise RocketError(f"{file}: {key} is {x!r}; it can be: {', '.join(among)}")
@@ -1277,8 +1430,9 @@ def read_options(file: Path) -> dict[str, Any]:
 
 OPTION_TYPES: dict[str, tuple[type, ...]] = {
     "limit": (int,), "max_tokens": (int,), "samples": (int,), "seed": (int,), "abstain": (int, float),
-    "price": (int, float), "models": (str, list),
+    "price": (int, float), "models": (str, list), "folds": (int,),
 }  # fmt: skip
+LEAST = {"limit": 1, "max_tokens": 1, "samples": 100, "seed": 0, "price": 0, "folds": 2}
 CHOICES = {
     "template": ("native", "rocketeval"), "dtype": ("f32", "bf16", "int8"), "method": ("mean", "bradley-terry"),
     "overflow": ("error", "truncate-middle", "skip"),
@@ -1345,6 +1499,7 @@ def convert(
 
     Example: rocketjax convert org/name judges/name
     """
+    require_local(output)
     from rocketjax.judge import convert as convert_judge
     from rocketjax.judge import locate
 
@@ -1438,6 +1593,7 @@ def tune(
     """
     if resume and overwrite:
         usage("--resume and --overwrite exclude each other")
+    require_local(output, config, *(benches or ()))
     from rocketjax.grade import Judge
     from rocketjax.judge import BASE
     from rocketjax.tune import RecipeFile, SourceEntry, load_sources, make_recipe, read_recipe
@@ -1495,12 +1651,16 @@ def import_(
             metavar="NAME",
             help="table: a CSV, TSV, JSONL or parquet file with a row per answer. A public set: alpacaeval, "
             "arenahard, hellobench, infobench, judgebench, llmbar, mtbench, pandalm, prometheus, realsumm, "
-            "structflowbench or wildbench. A tool's files: fastchat, inspect (inspect_ai's logs) or lmeval "
-            "(lm-evaluation-harness's samples). Or judgments: RocketEval's recorded ones, which become a run.",
+            "structflowbench or wildbench. A tool's files: fastchat, inspect (inspect_ai's logs), lmeval "
+            "(lm-evaluation-harness's samples) or arena (Chatbot Arena's votes, with the conversations). Or "
+            "matches: such votes without texts, which become ratings of the models, for --ratings. Or judgments: "
+            "RocketEval's recorded ones, which become a run.",
         ),
     ],
     path: Annotated[Path, typer.Argument(metavar="PATH", help="File or folder as its authors publish it.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The benchmark's folder to make.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The benchmark's folder to make; of matches, a .json file.")
+    ],
     item: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The one question about responses without a checklist.")
     ] = None,
@@ -1544,6 +1704,7 @@ def import_(
 
     Example: rocketjax import table answers.csv bench/mine --checklist items.txt
     """
+    require_local(path, None if name == "judgments" else output)
     if (name == "judgments") != (bench is not None):
         usage("--bench goes with NAME judgments: the benchmark that they are about")
     columns = {
@@ -1557,10 +1718,13 @@ def import_(
         usage("--question is for NAME table and lmeval")
     if labeler is not None and score is None:
         usage("--labeler goes with --score: the column of the scores that are theirs")
+    if name in ("judgments", "matches") and (item is not None or checklist is not None):
+        usage("--item and --checklist are for data sets without checklists")
     if bench is not None:
-        if item is not None or checklist is not None:
-            usage("--item and --checklist are for data sets without checklists")
         import_judgments(bench, path, output, overwrite, as_json)
+        return
+    if name == "matches":
+        import_matches(path, output, overwrite, as_json)
         return
     from rocketjax.bench import import_benchmark, import_table
 
@@ -1580,6 +1744,31 @@ def import_(
         f"labels of items: {imported.yes:,} yes, {imported.no:,} no, {imported.undecided:,} undecided"
     )
     for reason, count in imported.left_out.items():
+        say(f"left out: {count:,} {reason.replace('_', ' ')}")
+
+
+def import_matches(path: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Votes without texts into a file of ratings, as `read_ratings` reads it."""
+    from rocketjax.bench import read_matches
+    from rocketjax.grade import write_json
+    from rocketjax.report import ratings
+
+    if os.path.lexists(output) and (not overwrite or not output.is_file()):
+        raise RocketError(f"{output}: is there already; give another file" + ", or --overwrite" * output.is_file())
+    matches, left_out = read_matches(path)
+    found = ratings(matches)
+    rated = {model: row for model, row in found.items() if row["rating"] is not None}
+    apart = sorted(found.keys() - rated.keys())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    about = {"rating_system": "bt", "matches": len(matches), "left_out": left_out, "without_rating": apart}
+    write_json(output, {**about, "ratings": rated})
+    if as_json:
+        print_json({"file": str(output), **about, "ratings": rated})
+        return
+    say(f"wrote {output}: Bradley-Terry ratings of {len(rated):,} models from {len(matches):,} matches; for --ratings")
+    if apart:
+        say(f"without a rating, for they only won, only lost or never met the rest: {', '.join(apart)}")
+    for reason, count in left_out.items():
         say(f"left out: {count:,} {reason.replace('_', ' ')}")
 
 
@@ -1619,7 +1808,7 @@ def demo(
     from rocketjax.reweight import score as score_run
 
     benchmark = load_benchmark(DEMO)
-    code = run_grading(benchmark, output, judge, dtype, False, mode="overwrite" if overwrite else "resume")
+    code, _ = run_grading(benchmark, output, judge, dtype, False, mode="overwrite" if overwrite else "resume")
     run = Run.open(output)
     score_run(run)
     ranking = rank_models(run)
@@ -1709,11 +1898,32 @@ app.command("judgment", hidden=True)(grade)
 app.command("ranking", hidden=True)(rank)
 
 
+def with_places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, whose paths may be URLs: typer makes a pathlib.Path of each, which takes a slash out of gs://."""
+
+    def place(value: Any) -> Any:
+        if isinstance(value, list):
+            return [place(x) for x in value]
+        return path_of(value) if isinstance(value, Path) else value
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        return command(**{name: place(value) for name, value in given.items()})
+
+    return wrapped
+
+
+for registered in app.registered_commands:
+    if registered.callback is not None:
+        registered.callback = with_places(registered.callback)
+
+
 def main() -> None:
     """The entry point: a user's mistake is one line on standard error, never a traceback."""
     try:
         code = app(standalone_mode=False)
     except RocketError as e:
+        screen.quiet = False
         say(f"error: {e}")
         code = FAILED
     except (KeyboardInterrupt, typer.Abort):
@@ -1733,5 +1943,12 @@ def main() -> None:
             say(f"error: {e}")
             code = FAILED
     if code == INTERRUPTED:
-        say("interrupted; what was done is kept, the same command with --resume continues it")
+        command = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
+        how = {"run": "the same command continues it", "demo": "the same command continues it"}
+        how |= dict.fromkeys(("grade", "judgment", "tune"), "the same command with --resume continues it")
+        say("interrupted" + (f"; what was done is kept, {how[command]}" if command in how else ""))
+    if code not in (DONE, MISSING) and "--distributed" in sys.argv:
+        from rocketjax.judge import leave
+
+        leave(code)
     sys.exit(code)

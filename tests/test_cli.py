@@ -440,7 +440,7 @@ def test_interrupt_exits_130_and_resume_finishes(tmp_path, tiny):
     _, err = process.communicate(timeout=60)
     if process.returncode != cli.DONE:  # it may have finished between two looks
         assert process.returncode == cli.INTERRUPTED, err
-        assert "Traceback" not in err and "--resume" in err
+        assert "Traceback" not in err and "the same command continues it" in err
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == cli.DONE, done.stderr
     assert "flatterer" in done.stdout and "author" in done.stdout
@@ -532,6 +532,8 @@ def test_all_stages_in_one_command(good, tmp_path, rocketjax, tiny):
         ("bensch: x", "unknown option 'bensch'; did you mean 'bench'?"),
         ("limit: many", "limit is 'many', not a int"),
         ("dtype: f64", "dtype is 'f64'; it can be: f32, bf16, int8"),
+        ("samples: 50", "samples is 50; it is 100 or more"),
+        ("models: [a, 1]", "of names"),
         ("- a", "must hold options"),
         ("a: [", "cannot be read"),
         ("", "must hold options"),
@@ -541,6 +543,35 @@ def test_all_stages_in_one_command(good, tmp_path, rocketjax, tiny):
         assert code == cli.FAILED and message in err and not (tmp_path / "none").exists()
     code, _, err = rocketjax("run", good, "-o", tmp_path / "none", "--labels", "nobody")
     assert code == cli.FAILED and "has no labels by 'nobody'" in err and not (tmp_path / "none").exists()
+
+
+def test_all_stages_with_a_head_of_few_models(tmp_path, rocketjax, tiny):
+    """Hidden states for shared, training models from a file, folds for as many models as have labels."""
+    bench, run = write_good(tmp_path / "bench"), tmp_path / "all"
+    (tmp_path / "train.txt").write_text("beta-7b\n")
+    (tmp_path / "elo.csv").write_text("model, rating\nalpha, 1\nbeta-7b, 2\n")
+    base = ("run", bench, "-j", tiny, "--labels", "gpt-4", "--samples", "100", "-o", run)
+    code, out, err = rocketjax(*base, "--head", "shared", "--json")
+    assert code == cli.DONE, err
+    assert (run / "features.parquet").exists() and json.loads(out)["ranking"]["about"]["head"] == "shared"
+    assert json.loads(out)["ranking"]["about"]["folds"] == 2, "there are two models"
+    assert [a["reference"] for a in json.loads(out)["agreement"]] == ["gpt-4"]
+    code, out, err = rocketjax(*base, "--train-models", tmp_path / "train.txt", "--json")
+    assert code == cli.DONE, err
+    assert [r["model"] for r in json.loads(out)["ranking"]["models"]] == ["alpha"]
+    assert json.loads((run / "options.json").read_text())["train_models"] == str(tmp_path / "train.txt")
+    for options, status, message in (
+        (("--train-models", tmp_path / "train.txt", "--folds", "2"), 2, "exclude each other"),
+        (("--folds", "3"), cli.FAILED, "too few for 3 folds"),
+        (("--head", "mean", "--folds", "2"), 2, "is not fitted"),
+        (("--head", "forest"), 2, "no head 'forest'"),
+        (("--abstain", "0"), 2, "a number above 0"),
+        (("--ratings", tmp_path / "elo.csv", "--train-models", tmp_path / "train.txt"), cli.FAILED, "rates 1 of"),
+        (("--train-models", tmp_path / "elo.csv"), cli.FAILED, "is no model with labels by 'gpt-4'"),
+    ):
+        code, _, err = rocketjax("run", bench, "-j", tiny, "--labels", "gpt-4", "-o", tmp_path / "none", *options)
+        assert code == status and message in " ".join(err.split()), (options, err)
+        assert not (tmp_path / "none").exists(), "found before anything is graded"
 
 
 def test_agreement_and_comparison(recorded, tmp_path, rocketjax):

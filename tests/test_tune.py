@@ -126,7 +126,7 @@ def noisy(tree, rng, size=0.1):
     return jax.tree.map(lambda a: a + jnp.asarray(rng.normal(0, size, a.shape), a.dtype), tree)
 
 
-def learner_of(judge: Judge, packer: Packer, devices: int, method: str = "lora", **options) -> Learner:
+def learner_of(judge: Judge, packer: Packer, devices: int, method: str = "lora", mesh=None, **options) -> Learner:
     """A learner away from its start: both halves of the adapter and the head's weights are not zero."""
     rng, model = np.random.default_rng(1), judge.model
     head = noisy(init_head(len(packer.corpus.items), 1), rng)
@@ -135,7 +135,7 @@ def learner_of(judge: Judge, packer: Packer, devices: int, method: str = "lora",
     else:
         fresh = init_adapter(model, adapter_paths(model.config), RANK, 2.0, jax.random.key(0))
         params, scale = Params(noisy(fresh.pairs, rng, 0.05), head), fresh.scale
-    mesh = data_mesh(jax.devices()[:devices])
+    mesh = mesh or data_mesh(jax.devices()[:devices])
     return Learner(model, judge.tokenizer.answer_ids(), params, scale, Optimizer(), mesh, **options)
 
 

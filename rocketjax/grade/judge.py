@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 import rocketjax
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
+from rocketjax.files import cache_dir
 from rocketjax.grade.run import FORMAT, OK, Mode, Run, differences, write_json
 from rocketjax.grade.step import Grader, group_rows
 from rocketjax.grade.stream import PREPARED, SHARD_ITEMS, Job, Shard, Work, ahead, plan, prepare, stream
@@ -28,7 +29,6 @@ from rocketjax.judge import (
     Team,
     Transformer,
     agree,
-    cache_dir,
     first,
     load_judge,
     locate,

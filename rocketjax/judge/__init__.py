@@ -28,18 +28,20 @@ from rocketjax.judge.sharding import (
     MeshShape,
     Places,
     choose_mesh,
+    collectives,
     layout,
     make_mesh,
     manual,
     parse_mesh,
     untyped,
 )
-from rocketjax.judge.source import BASE, Checkpoint, cache_dir, find_default, locate
+from rocketjax.judge.source import BASE, Checkpoint, find_default, locate
 
 __all__ = [
     "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Dtype", "Kernel", "Known", "LowRank",
-    "MeshShape", "Places", "Row", "Team", "Transformer", "adapter_paths", "agree", "begin", "cache_dir",
-    "choose_mesh", "convert", "fast_dtype", "find_default", "first", "init_adapter", "init_eva", "known_judges",
+    "MeshShape", "Places", "Row", "Team", "Transformer", "adapter_paths", "agree", "begin",
+    "choose_mesh", "collectives", "convert", "fast_dtype", "find_default", "first", "init_adapter",
+    "init_eva", "known_judges",
     "layout", "leave", "load_adapter", "load_judge", "load_model", "locate", "make_mesh", "manual", "merge",
     "parse_mesh", "places_for", "read_config", "read_gguf_config", "read_hf_config", "save_adapter",
     "save_judge", "team_of", "untyped", "weight_bytes", "weights_sha256", "write_folder",

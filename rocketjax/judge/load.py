@@ -86,7 +86,7 @@ def weights_sha256(path: Path) -> str:
 
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str, Index], np.ndarray]  # rows, or rows and columns, of a tensor by its name, in f32, f16 or bf16
-PIECE = 1 << 24  # numbers that are compared at once
+PIECE = 1 << 20  # numbers that are compared at once
 
 
 def from_tensors(
@@ -117,18 +117,18 @@ def from_tensors(
 
     def leaf(path: str) -> jax.Array | Int8:
         shape, target = wanted[path], np.float32 if dtype == "int8" else stored_dtype(path, dtype)
-        parts: dict[Index, np.ndarray] = {}  # devices along the data axis hold the same
+        parts: dict[str, np.ndarray] = {}  # devices along the data axis hold the same
 
         def part(index: Index | None) -> np.ndarray:
             assert index is not None, "the places are known"
             spans = tuple(slice(*x.indices(n)[:2]) for x, n in zip(index, shape, strict=True))
-            if spans not in parts:
+            if str(spans) not in parts:
                 tensor = read(names[path], stored_index(path, spans, shape))
                 if not np.isfinite(tensor).all():
                     raise RocketError(f"{where}: {names[path]} holds values that are not finite")
                 local = tuple(x.stop - x.start for x in spans)
-                parts[spans] = parameter(path, tensor, local, config, container).astype(target, copy=False)
-            return parts[spans]
+                parts[str(spans)] = parameter(path, tensor, local, config, container).astype(target, copy=False)
+            return parts[str(spans)]
 
         home = places.of(path) if places else SingleDeviceSharding(jax.local_devices()[0])
         return stored(path, jax.make_array_from_callback(shape, home, part), dtype, places)

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -197,3 +197,54 @@ class Places:
         """The adapter with its pairs beside the weights that they are added to."""
         pairs = {path: LowRank(*map(jax.device_put, pair, self.of_pair(path))) for path, pair in adapter.pairs.items()}
         return Adapter(pairs, adapter.scale)
+
+
+class Collective(NamedTuple):
+    """An exchange between devices in a compiled program: its kind, the bytes of its result, and how often it is run."""
+
+    kind: str
+    bytes: int
+    times: int
+
+
+KINDS = r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|ragged-all-to-all)(?:-start)?\("
+
+
+def collectives(program: jax.stages.Compiled) -> list[Collective]:
+    """What the devices exchange in one call of a program, read from its HLO; loops count as often as they turn.
+
+    A loop whose number of turns the compiler does not know counts once.
+    """
+    bodies: dict[str, list[str]] = {}
+    entry = name = ""
+    for line in (program.as_text() or "").splitlines():
+        if found := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
+            name = found[2]
+            bodies[name] = []
+            entry = name if found[1] else entry
+        elif name:
+            bodies[name].append(line)
+    result = []
+
+    def visit(name: str, times: int) -> None:
+        for line in bodies.get(name, ()):
+            if found := re.search(r"= (.*?) " + KINDS, line):
+                result.append(Collective(found[2], result_bytes(found[1], found[2]), times))
+            turns = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+            for called in re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)", line):
+                visit(called, times * (int(turns[1]) if turns else 1))
+            for branches in re.findall(r"branch_computations=\{([^}]*)\}", line):
+                for called in branches.split(","):
+                    visit(called.strip().lstrip("%"), times)
+
+    visit(entry, 1)
+    return result
+
+
+def result_bytes(shape: str, kind: str) -> int:
+    """Bytes of an HLO result type; of an asynchronous gather's pair of operand and result, the result's."""
+    sizes = []
+    for letters, bits, dims in re.findall(r"(pred|bf|[fsu])(\d*)\[([\d,]*)\]", shape):
+        width = 1 if letters == "pred" else int(bits) // 8
+        sizes.append(width * math.prod(int(d) for d in dims.split(",") if d))
+    return max(sizes, default=0) if kind == "all-gather" else sum(sizes)

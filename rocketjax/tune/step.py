@@ -6,8 +6,9 @@ Whatever of it is in `Params` is trained, in any combination, in one optimizer s
 over the mesh's data axis, gradients summed over it.
 
 Trained weights and the optimizer's state are f32 and live sharded over the data axis (Rajbhandari et al. 2019,
-arXiv 1910.02054, stage 1): each device keeps and updates its share. The frozen rest of the judge is replicated in its
-own dtype. What a step computes does not depend on the number of devices beyond the order of f32 sums.
+arXiv 1910.02054, stage 1): each device keeps and updates its share. The frozen rest of the judge is replicated over it
+in its own dtype. A model axis cuts both as it does in grading. What a step computes does not depend on the number of
+devices beyond the order of f32 sums.
 
 Axes: R rows of a batch, T tokens of a row, L leaves.
 """
@@ -22,10 +23,10 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rocketjax.grade import group_rows
-from rocketjax.judge import Adapter, Transformer
+from rocketjax.judge import Adapter, LowRank, MeshShape, Places, Transformer, make_mesh, manual, untyped
 from rocketjax.tune.data import PLACE, Batch
 from rocketjax.tune.loss import Head, Losses, Outputs, Reading, init_head, losses, outputs
 
@@ -84,17 +85,30 @@ class Optimizer:
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """All devices on the data axis; the compiler places what is not said."""
     devices = devices or jax.local_devices()
-    kinds = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((len(devices), 1), ("data", "model"), devices=devices, axis_types=kinds)
+    return make_mesh(MeshShape(len(devices)), devices)
 
 
-def share_of(leaf: Any, mesh: Mesh) -> NamedSharding:
-    """The leaf cut over the data axis along its first axis that divides evenly; whole where none does."""
-    parts = mesh.shape["data"]
+def share_of(leaf: Any, placed: NamedSharding) -> NamedSharding:
+    """The leaf cut over the data axis along its first free axis that divides evenly; as `placed` where none does."""
+    mesh = placed.mesh
+    axes = [*placed.spec, *[None] * (len(leaf.shape) - len(placed.spec))]
     for axis, size in enumerate(leaf.shape):
-        if size and size % parts == 0:
-            return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
-    return NamedSharding(mesh, PartitionSpec())
+        if axes[axis] is None and size and size % mesh.shape["data"] == 0:
+            axes[axis] = "data"
+            break
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def placed(params: Params, places: Places) -> Params:
+    """Where each trained parameter lies on the model axis: as the judge's own beside it, the rest whole."""
+    whole = jax.tree.map(lambda _: places.whole, params)
+    if params.weights is None:
+        return whole
+    of = {
+        path: places.of_pair(path) if isinstance(value, LowRank) else places.of(path)
+        for path, value in params.weights.items()
+    }
+    return whole._replace(weights=of)
 
 
 def trainable(model: Transformer, first_layer: int) -> dict[str, Array]:
@@ -140,19 +154,25 @@ class Learner:
         mesh: Mesh,
         remat: bool = False,
     ) -> None:
-        self.mesh, self.remat = mesh, remat
+        self.mesh, self.remat = untyped(mesh), remat
         self.platform = mesh.devices.flat[0].platform
-        self.replicated = NamedSharding(mesh, PartitionSpec())
+        places = Places(model.config, self.mesh)
+        self.replicated = places.whole
         model.unstack_layers()
-        self.model = jax.device_put(model, self.replicated)
+        self.model = places.place(model)
         self.adapter_scale = adapter_scale
         # The head where none is trained: item numbers beyond its table are the mean's too, see `losses`.
         self.mean = init_head(1, 1)
         self.yes, self.no = (np.asarray(ids, np.int32) for ids in answer_ids)
         self.transform = optimizer.transform()
-        self.params = jax.device_put(params, jax.tree.map(lambda x: share_of(x, mesh), params))
+        shares = jax.tree.map(share_of, params, placed(params, places))
+        self.params = jax.device_put(params, shares)
+        # The optimizer keeps trees like the parameters', and a count.
         abstract = jax.eval_shape(self.transform.init, self.params)
-        self.shares = jax.tree.map(lambda x: share_of(x, mesh), (self.params, abstract))
+        states = optax.tree.map_params(
+            self.transform, lambda _, share: share, abstract, shares, transform_non_params=lambda _: self.replicated
+        )
+        self.shares = (shares, states)
         self.state = jax.jit(self.transform.init, out_shardings=self.shares[1])(self.params)
         data, whole = PartitionSpec("data"), PartitionSpec()
 
@@ -161,10 +181,11 @@ class Learner:
             return jax.lax.psum((grads, sums), "data")
 
         def accumulate(grads: Params, params: Params, model: Transformer, batch: Batch, scale: Scale) -> Any:
-            shape = jax.shard_map(
-                gradients, mesh=mesh, in_specs=(whole, whole, data, whole), out_specs=whole, check_vma=False
-            )
-            more, sums = shape(params, model, batch, scale)
+            per_device = jax.shard_map(
+                gradients, mesh=self.mesh, in_specs=(whole, whole, data, whole), out_specs=whole, check_vma=False,
+                axis_names=manual(self.mesh),
+            )  # fmt: skip
+            more, sums = per_device(params, model, batch, scale)
             return jax.tree.map(jnp.add, grads, more), sums
 
         def update(params: Params, state: Any, grads: Params, rate: Array, head_rate: Array) -> Any:
@@ -176,8 +197,8 @@ class Learner:
 
         def predict(params: Params, model: Transformer, batch: Batch) -> tuple[Outputs, Losses]:
             one = jax.shard_map(
-                lambda p, m, b: self.rows(p, m, b), mesh=mesh, in_specs=(whole, whole, data), out_specs=data,
-                check_vma=False,
+                lambda p, m, b: self.rows(p, m, b), mesh=self.mesh, in_specs=(whole, whole, data), out_specs=data,
+                check_vma=False, axis_names=manual(self.mesh),
             )  # fmt: skip
             out, sums = one(params, model, batch)
             return out, jax.tree.map(lambda x: x.sum(), sums)

@@ -52,7 +52,7 @@ from rocketjax.tune.data import (
     steps,
 )
 from rocketjax.tune.loss import Losses, init_head
-from rocketjax.tune.step import Learner, Optimizer, Params, Scale, data_mesh, trainable, with_weights
+from rocketjax.tune.step import Learner, Optimizer, Params, Scale, trainable, with_weights
 
 FORMAT = 1
 PER_SOURCE = (
@@ -264,7 +264,7 @@ class Training:
         optimizer = Optimizer(recipe.weight_decay, recipe.clip)
         self.scale = scale
         self.learner = Learner(
-            judge.model, judge.tokenizer.answer_ids(), params, scale, optimizer, data_mesh(), recipe.remat
+            judge.model, judge.tokenizer.answer_ids(), params, scale, optimizer, judge.mesh, recipe.remat
         )
 
     def fresh(self) -> tuple[Params, float | None]:
