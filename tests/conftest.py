@@ -15,6 +15,8 @@ from rocketjax.errors import RocketError
 jax.config.update("jax_num_cpu_devices", 8)
 # Tests make many small programs again and again; a cache of their own keeps the user's clean.
 # The first process of a round makes it; the others inherit its environment.
+# One that is given is kept for the next round.
+MADE = "ROCKETJAX_TEST_XLA" not in os.environ
 CACHE = os.environ.get("ROCKETJAX_TEST_XLA") or tempfile.mkdtemp(prefix="rocketjax-xla-")
 os.environ["ROCKETJAX_TEST_XLA"] = CACHE
 jax.config.update("jax_compilation_cache_dir", CACHE)
@@ -51,5 +53,5 @@ def gemma3_gguf() -> Path:
 
 def pytest_sessionfinish(session) -> None:
     """The round's compile cache goes when its last process does."""
-    if not hasattr(session.config, "workerinput"):
+    if MADE and not hasattr(session.config, "workerinput"):
         shutil.rmtree(CACHE, ignore_errors=True)

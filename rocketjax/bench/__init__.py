@@ -1,8 +1,9 @@
 """The first stage: the files of a benchmark in, frozen records out."""
 
-from rocketjax.bench.importers import IMPORTERS, Imported, import_benchmark, import_table
-from rocketjax.bench.read import load_benchmark
+from rocketjax.bench.importers import IMPORTERS, Imported, Match, import_benchmark, import_table, read_matches
 from rocketjax.bench.records import Benchmark, Checklist, Exclusion, Label, Message, Query, Response
+from rocketjax.bench.remote import load_benchmark
+from rocketjax.bench.stored import only
 
 __all__ = [
     "IMPORTERS",
@@ -11,10 +12,13 @@ __all__ = [
     "Exclusion",
     "Imported",
     "Label",
+    "Match",
     "Message",
     "Query",
     "Response",
     "import_benchmark",
     "import_table",
     "load_benchmark",
+    "only",
+    "read_matches",
 ]

@@ -9,6 +9,10 @@
 Each file may instead be one JSON list (`.json`), and either may be gzipped (`.gz`). Fields that are not read
 here are ignored, so a response file has no way to say what was asked: of its `chat_history` only the
 assistant turns count.
+
+Every file is read and checked whole, row by row, and then again where it matters: the records of a large benchmark
+stay in its files (see `Stored`), so memory does not grow with their texts. A JSON list is parsed whole, which takes
+memory for one file at a time; a large .gz is unpacked into a temporary file.
 """
 
 import codecs
@@ -18,13 +22,14 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from rocketjax.bench.records import Benchmark, Checklist, Exclusion, Label, Message, Query, Response
+from rocketjax.bench.stored import Content, Ids, Joined, Store, Stored
 from rocketjax.errors import RocketError
 
 
@@ -70,6 +75,7 @@ class _JudgmentRow(_Row):
 
 
 Row = TypeVar("Row", bound=_Row)
+Opened = TypeVar("Opened")
 
 _QUERY = msgspec.json.Decoder(_QueryRow)
 _CHECKLIST = msgspec.json.Decoder(_ChecklistRow)
@@ -122,14 +128,15 @@ def load_benchmark(path: str | os.PathLike[str]) -> Benchmark:
 
     In comes a folder, out a Benchmark whose records refer only to each other. What had to be left out
     (queries without a checklist, missing responses) is in its `exclusions`, each with a reason and a place.
-    All else that is not as it should be raises RocketError with file, line, field and what to do.
+    All else that is not as it should be raises RocketError with file, line, field and what to do; so does a record,
+    when it is looked at, whose file was changed since.
     """
     root = Path(os.fsdecode(path))
     found = _list(root)
-    asked, load = _read_queries(root, found)
-    checklists = _read_checklists(load, found, asked)
+    load = _read_queries(root, found)
+    checklists = _read_checklists(load, found)
     responses = _read_responses(load, found, checklists)
-    labels: dict[str, dict[str, dict[str, Label]]] = {}
+    labels: dict[str, dict[str, Mapping[str, Label]]] = {}
     for labeler, model, file in _label_files(root, "score", found):
         if model in responses:
             labels.setdefault(labeler, {})[model] = _read_scores(load, file, labeler, model)
@@ -137,10 +144,9 @@ def load_benchmark(path: str | os.PathLike[str]) -> Benchmark:
             load.leave_out("", model, "unknown_model", _within(root, file))
     for labeler, model, file in _label_files(root, "gold_judgment", found):
         if model in responses:
-            scored = labels.setdefault(labeler, {}).setdefault(model, {})
-            for session_id, label in _read_judgments(load, file, labeler, model, checklists).items():
-                score = scored[session_id].score if session_id in scored else None
-                scored[session_id] = msgspec.structs.replace(label, score=score)
+            by_model = labels.setdefault(labeler, {})
+            judged = _read_judgments(load, file, labeler, model, checklists)
+            by_model[model] = Joined(by_model[model], judged, _join) if model in by_model else judged
         else:
             load.leave_out("", model, "unknown_model", _within(root, file))
     return Benchmark(
@@ -158,30 +164,39 @@ class _Load(NamedTuple):
     """What the files after the queries are read against, and what they left out so far."""
 
     root: Path
-    queries: dict[str, Query]
+    asked: Path
+    """The file of the queries."""
+    store: Store
+    ids: Ids
+    queries: Stored[Query]
+    checked: set[str]
+    """Sessions whose query has a checklist of its own."""
     ambiguous: set[str]
     left_out: list[Exclusion]
 
     def leave_out(self, session_id: str, model: str, reason: str, where: str) -> None:
         self.left_out.append(Exclusion(session_id, model, reason, where))
 
-    def rows(self, file: Path, model: str, decoder: msgspec.json.Decoder[Row]) -> Iterator[tuple[_At, Row]]:
+    def rows(
+        self, content: Content, file: Path, model: str, decoder: msgspec.json.Decoder[Row]
+    ) -> Iterator[tuple[_At, Row, int, bytes]]:
         """The file's rows, one for a session at most; those of a session without a query are left out."""
-        seen: dict[str, _At] = {}
-        for at, row in _rows(file, decoder):
-            if row.session_id in self.ambiguous:
+        seen: dict[str, int] = {}
+        for at, row, start, text in _rows(file, content, decoder):
+            session_id = row.session_id
+            if session_id in self.ambiguous:
                 continue
-            if row.session_id in seen:
-                raise _duplicate(at, row.session_id, seen[row.session_id])
-            seen[row.session_id] = at
-            if row.session_id in self.queries:
-                yield at, row
+            if session_id in seen:
+                raise _duplicate(at, session_id, seen[session_id])
+            seen[session_id] = at.line
+            if session_id in self.queries:
+                yield at, row, start, text
             else:
-                self.leave_out(row.session_id, model, "unknown_session", at.where(self.root))
+                self.leave_out(session_id, model, "unknown_session", at.where(self.root))
 
 
-def _read_queries(root: Path, found: list[str]) -> tuple[dict[str, tuple[_At, _QueryRow]], _Load]:
-    """The queries, and the rows they are from.
+def _read_queries(root: Path, found: list[str]) -> _Load:
+    """The queries, checked.
 
     One question given twice is a slip in the file, an error. One id for two different questions comes from
     upstream (StructFlowBench has three): no checklist or response then says which it means, so the session is
@@ -190,66 +205,98 @@ def _read_queries(root: Path, found: list[str]) -> tuple[dict[str, tuple[_At, _Q
     file = _one(root, found, ["queries", "query"])
     if file is None:
         raise RocketError(f"{_show(root)}: no queries; {_LAYOUT}; the folder holds {_names(found)}")
-    asked: dict[str, list[tuple[_At, _QueryRow, Query]]] = {}
-    for at, row in _rows(file, _QUERY):
+    store, ids = Store(), Ids()
+    content = _content(file, store)
+    known = _At(file, 0)
+
+    def decode(session_id: str, text: bytes) -> Query:
+        return _query(known, _QUERY.decode(text))
+
+    queries = Stored(ids, [content], decode)
+    namesakes: dict[str, list[tuple[_At, Query]]] = {}  # of ids that are there more than once
+    checked: set[str] = set()
+    for at, row, start, text in _rows(file, content, _QUERY):
         query = _query(at, row)
-        namesakes = asked.setdefault(query.session_id, [])
-        for first, _, other in namesakes:
-            if other.messages == query.messages:
-                raise _duplicate(at, query.session_id, first)
-        namesakes.append((at, row, query))
-    single = {session_id: rows[0] for session_id, rows in asked.items() if len(rows) == 1}
-    load = _Load(root, {s: query for s, (_, _, query) in single.items()}, asked.keys() - single.keys(), [])
-    for session_id in load.ambiguous:
-        for at, _, _ in asked[session_id]:
+        session_id = query.session_id
+        if session_id in queries:
+            first = queries.place(session_id).line
+            same = namesakes.setdefault(session_id, [(_At(file, first), queries[session_id])])
+            for other_at, other in same:
+                if other.messages == query.messages:
+                    raise _duplicate(at, session_id, other_at.line)
+            same.append((at, query))
+            continue
+        queries.add(session_id, at.line, start, text)
+        if row.checklist is not None:
+            checked.add(ids.names[-1])
+    load = _Load(root, file, store, ids, queries.only(queries.keys() - namesakes.keys()), checked, set(namesakes), [])
+    for session_id, same in namesakes.items():
+        for at, _ in same:
             load.leave_out(session_id, "", "duplicate_session", at.where(root))
-    return {session_id: (at, row) for session_id, (at, row, _) in single.items()}, load
+    return load
 
 
-def _read_checklists(load: _Load, found: list[str], asked: dict[str, tuple[_At, _QueryRow]]) -> dict[str, Checklist]:
+def _read_checklists(load: _Load, found: list[str]) -> Stored[Checklist]:
     """The checklists of their own file, of the queries, or of both where they agree."""
     file = _one(load.root, found, ["checklist", "checklist/checklist"])
-    in_file: dict[str, tuple[_At, tuple[str, ...]]] = {}
-    for at, entry in load.rows(file, "", _CHECKLIST) if file else ():
-        in_file[entry.session_id] = at, _items(at, entry.checklist)
-    checklists: dict[str, Checklist] = {}
-    for session_id, (at, row) in asked.items():
-        items = _items(at, [] if row.checklist is None else row.checklist)
-        if session_id in in_file:
-            other, items_there = in_file[session_id]
-            if items and items != items_there:
-                there = f"{_show(other.path)}:{other.line}"
-                problem = f"session {session_id!r} has another checklist in {there}"
+    contents = [*load.queries.contents, *([_content(file, load.store)] if file else [])]
+
+    def decode(session_id: str, text: bytes) -> Checklist:
+        return Checklist(session_id, tuple(_CHECKLIST.decode(text).checklist))
+
+    in_file = Stored(load.ids, contents, decode)
+    empty: dict[str, int] = {}  # sessions with a checklist of no items, and its line
+    if file:
+        for at, row, start, text in load.rows(contents[1], file, "", _CHECKLIST):
+            if _items(at, row.checklist):
+                in_file.add(row.session_id, at.line, start, text, content=1)
+            else:
+                empty[row.session_id] = at.line
+    checklists = Stored(load.ids, contents, decode)
+    for session_id in load.queries:
+        place = load.queries.place(session_id)
+        at = _At(load.asked, place.line)
+        items: tuple[str, ...] = ()
+        if session_id in load.checked:
+            items = _items(at, _QUERY.decode(load.queries.text(session_id)).checklist or [])
+        if session_id in in_file or session_id in empty:
+            line = in_file.place(session_id).line if session_id in in_file else empty[session_id]
+            if items and (session_id in empty or items != in_file[session_id].items):
+                problem = f"session {session_id!r} has another checklist in {contents[1].name}:{line}"
                 raise at.error("checklist", problem, advice="keep one of the two")
-            at, items = other, items_there
-        if items:
-            checklists[session_id] = Checklist(session_id, items)
+        if session_id in in_file:
+            checklists.put(session_id, in_file.place(session_id))
+        elif session_id in empty:
+            assert file is not None
+            load.leave_out(session_id, "", "empty_checklist", _At(file, empty[session_id]).where(load.root))
+        elif items:
+            checklists.put(session_id, place)
         else:
-            reason = "empty_checklist" if session_id in in_file else "no_checklist"
-            load.leave_out(session_id, "", reason, at.where(load.root))
+            load.leave_out(session_id, "", "no_checklist", at.where(load.root))
     if not checklists:
         here = f"{_show(load.root)}: no query has a checklist"
         raise RocketError(f"{here}; {_LAYOUT}; the folder holds {_names(found)}")
     return checklists
 
 
-def _read_responses(load: _Load, found: list[str], checklists: dict[str, Checklist]) -> dict[str, dict[str, Response]]:
+def _read_responses(load: _Load, found: list[str], checklists: Mapping[str, Checklist]) -> dict[str, Stored[Response]]:
     """The responses by model. The file's name is the model's; `generator` shows that files got mixed."""
     files = _models(load.root / "response") if "response" in found else {}
     if not files:
         raise RocketError(f"{_show(load.root)}: no responses; {_LAYOUT}; the folder holds {_names(found)}")
-    responses: dict[str, dict[str, Response]] = {}
+    responses: dict[str, Stored[Response]] = {}
     for model, file in files.items():
-        answers = responses[model] = {}
+        content = _content(file, load.store)
+        answers = responses[model] = Stored(load.ids, [content], _decoder_of(model, file, load.queries))
         generators: dict[str, _At] = {}
-        for at, row in load.rows(file, model, _RESPONSE):
+        for at, row, start, text in load.rows(content, file, model, _RESPONSE):
             if row.generator is not None:
                 generators.setdefault(row.generator, at)
             if len(generators) > 1:
                 name, first = next(iter(generators.items()))
                 raise at.error("generator", f"is {row.generator!r}, but {name!r} in line {first.line}")
-            history = _history(at, row.chat_history or [], load.queries[row.session_id])
-            answers[row.session_id] = Response(row.session_id, model, _text(at, row.output), history)
+            _response(at, row, model, load.queries)
+            answers.add(row.session_id, at.line, start, text)
         for session_id in checklists.keys() - answers.keys():
             load.leave_out(session_id, model, "missing_response", _within(load.root, file))
     if not any(responses.values()):
@@ -260,27 +307,48 @@ def _read_responses(load: _Load, found: list[str], checklists: dict[str, Checkli
     return responses
 
 
-def _read_scores(load: _Load, file: Path, labeler: str, model: str) -> dict[str, Label]:
-    labels: dict[str, Label] = {}
-    for at, row in load.rows(file, model, _SCORE):
+def _decoder_of(model: str, file: Path, queries: Mapping[str, Query]) -> Callable[[str, bytes], Response]:
+    """What makes a response of a row that was checked."""
+    known = _At(file, 0)
+    return lambda session_id, text: _response(known, _RESPONSE.decode(text), model, queries)
+
+
+def _read_scores(load: _Load, file: Path, labeler: str, model: str) -> Stored[Label]:
+    content = _content(file, load.store)
+    known = _At(file, 0)
+
+    def decode(session_id: str, text: bytes) -> Label:
+        return Label(session_id, model, labeler, _score(known, _SCORE.decode(text).score), None)
+
+    labels = Stored(load.ids, [content], decode)
+    for at, row, start, text in load.rows(content, file, model, _SCORE):
         _check_model(at, row.model_test, model)
-        score = _score(at, row.score)
-        if score is None:
+        if _score(at, row.score) is None:
             load.leave_out(row.session_id, model, "no_score", at.where(load.root))
         else:
-            labels[row.session_id] = Label(row.session_id, model, labeler, score, None)
+            labels.add(row.session_id, at.line, start, text)
     return labels
 
 
 def _read_judgments(
-    load: _Load, file: Path, labeler: str, model: str, checklists: dict[str, Checklist]
-) -> dict[str, Label]:
-    labels: dict[str, Label] = {}
-    for at, row in load.rows(file, model, _JUDGMENT):
+    load: _Load, file: Path, labeler: str, model: str, checklists: Mapping[str, Checklist]
+) -> Stored[Label]:
+    content = _content(file, load.store)
+    known = _At(file, 0)
+
+    def decode(session_id: str, text: bytes) -> Label:
+        return Label(session_id, model, labeler, None, _answers(known, _JUDGMENT.decode(text), None))
+
+    labels = Stored(load.ids, [content], decode)
+    for at, row, start, text in load.rows(content, file, model, _JUDGMENT):
         _check_model(at, row.model_test, model)
-        items = _answers(at, row, checklists.get(row.session_id))
-        labels[row.session_id] = Label(row.session_id, model, labeler, None, items)
+        _answers(at, row, checklists.get(row.session_id))
+        labels.add(row.session_id, at.line, start, text)
     return labels
+
+
+def _join(scored: Label, judged: Label) -> Label:
+    return msgspec.structs.replace(judged, score=scored.score)
 
 
 # What the rows mean.
@@ -314,6 +382,11 @@ def _items(at: _At, checklist: list[str] | str) -> tuple[str, ...]:
     if len(only.splitlines()) > 1 or _NUMBERED.match(only):
         raise at.error("checklist[0]", "the only item holds several lines or questions: unparsed model output?")
     return tuple(checklist)
+
+
+def _response(at: _At, row: _ResponseRow, model: str, queries: Mapping[str, Query]) -> Response:
+    history = _history(at, row.chat_history, queries[row.session_id]) if row.chat_history else None
+    return Response(row.session_id, model, _text(at, row.output), history)
 
 
 def _text(at: _At, output: list[str] | str) -> str:
@@ -396,50 +469,96 @@ def _answers(at: _At, row: _JudgmentRow, checklist: Checklist | None) -> tuple[f
 # Files and folders.
 
 
-def _rows(path: Path, decoder: msgspec.json.Decoder[Row]) -> Iterator[tuple[_At, Row]]:
-    """Every row of the file with its line; at least one."""
-    data = _data(path)
-    if not data.strip(b"\r\n\t []"):
+def _content(path: Path, store: Store) -> Content:
+    """The file's bytes, checked as `_data` checks them, and that they hold anything."""
+    content = _opened(path, lambda: store.take(path, _show(path)))
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines, blank, last = 0, True, b""
+    try:
+        first = content.read(0, len(codecs.BOM_UTF8))
+        _no_gzip(path, first)
+        if first == codecs.BOM_UTF8:
+            content.start, content.size = content.start + len(first), content.size - len(first)
+        for block in content.blocks():
+            decoder.decode(block)
+            newlines += block.count(b"\n")
+            blank, last = blank and not block.strip(b"\r\n\t []"), block[-1:]
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:  # what it was given begins at the last character of the block before
+        raise _not_utf8(path, newlines + error.object.count(b"\n", 0, error.start) + 1, error) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if blank:
         raise RocketError(f"{_show(path)}: has no rows; an unfinished copy? Fill it or remove it")
-    for line, text in _lines(path, data):
+    content.newlines, content.cut_off = newlines, not last.isspace()
+    return content
+
+
+def _rows(path: Path, content: Content, decoder: msgspec.json.Decoder[Row]) -> Iterator[tuple[_At, Row, int, bytes]]:
+    """Every row of the file with its line, and the place and text of it; at least one."""
+    texts: Iterator[tuple[int, int, bytes]]
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        texts = ((line, start, text) for line, start, text in content.lines() if text and not text.isspace())
+    else:
+        texts = _list_rows(path, b"".join(content.blocks()))
+    for line, start, text in texts:
         at = _At(path, line)
         try:
             row = decoder.decode(text)
         except msgspec.ValidationError as error:
             raise _wrong_field(at, str(error)) from None
         except (msgspec.DecodeError, RecursionError) as error:
-            last = not data[-1:].isspace() and line == data.count(b"\n") + 1
-            raise _not_json(at, str(error), text, last) from None
+            raise _not_json(at, str(error), text, content.cut_off and line == content.newlines + 1) from None
         if not row.session_id.strip():
             raise at.error("session_id", "is blank")
-        yield at, row
+        yield at, row, start, text
+    if content.changed():
+        raise RocketError(f"{_show(path)}: was changed while it was read; begin again once it is whole")
 
 
-def _data(path: Path) -> bytes:
+def _opened(path: Path, read: Callable[[], Opened]) -> Opened:
+    """What `read` makes of the file; RocketError where that cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a folder, or a pipe that would block
             raise RocketError(f"{_show(path)}: is not a file; expected one in its place, or nothing")
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RocketError(f"{_show(path)}: not a whole gzip file ({error}); copy it again") from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    if data.startswith(b"\x1f\x8b"):
-        advice = "decompress it once" if path.suffix == ".gz" else "add .gz to its name"
-        raise RocketError(f"{_show(path)}: holds gzip data; {advice}")
+
+
+def _data(path: Path) -> bytes:
+    """All bytes of a file, unpacked, UTF-8, without a byte order mark."""
+    data = _opened(path, lambda: gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+    _no_gzip(path, data)
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise RocketError(f"{_show(path)}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+        raise _not_utf8(path, data.count(b"\n", 0, error.start) + 1, error) from None
     return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _no_gzip(path: Path, data: bytes) -> None:
+    if data.startswith(b"\x1f\x8b"):
+        advice = "decompress it once" if path.suffix == ".gz" else "add .gz to its name"
+        raise RocketError(f"{_show(path)}: holds gzip data; {advice}")
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> RocketError:
+    return RocketError(f"{_show(path)}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8")
 
 
 def _lines(path: Path, data: bytes) -> Iterator[tuple[int, bytes]]:
     """Line number and text of every row, of JSON lines or of one JSON list."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         yield from ((n, text) for n, text in enumerate(data.split(b"\n"), start=1) if text.strip())
-        return
+    else:
+        yield from ((line, text) for line, _, text in _list_rows(path, data))
+
+
+def _list_rows(path: Path, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Line number, place and text of every row of one JSON list."""
     try:
         rows = _RAW_LIST.decode(data)
     except msgspec.ValidationError:
@@ -453,7 +572,7 @@ def _lines(path: Path, data: bytes) -> Iterator[tuple[int, bytes]]:
         text = bytes(row)
         start = data.index(text, position)  # between rows there is only white space and a comma
         line, position = line + data.count(b"\n", position, start), start
-        yield line, text
+        yield line, start, text
         line, position = line + text.count(b"\n"), start + len(text)
 
 
@@ -481,8 +600,8 @@ def _not_json(at: _At, problem: str, text: bytes, last: bool) -> RocketError:
     return RocketError(f"{_show(at.path)}:{at.line}: not valid JSON ({problem}); {advice}")
 
 
-def _duplicate(at: _At, session_id: str, first: _At) -> RocketError:
-    problem = f"{session_id!r} is already in line {first.line}"
+def _duplicate(at: _At, session_id: str, first: int) -> RocketError:
+    problem = f"{session_id!r} is already in line {first}"
     return at.error("session_id", problem, advice="keep one of the two")
 
 

@@ -2,11 +2,12 @@
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import msgspec
 
+from rocketjax.bench.stored import Stored, only
 from rocketjax.errors import RocketError
 
 
@@ -76,17 +77,18 @@ class Exclusion(msgspec.Struct, frozen=True):
 
 
 class Benchmark(msgspec.Struct, frozen=True, dict=True):
-    """A benchmark in memory, as `load_benchmark` gives it: every reference between its records resolves.
+    """A benchmark as `load_benchmark` gives it: every reference between its records resolves.
 
-    `responses` is model -> session_id -> Response; `labels` is labeler -> model -> session_id -> Label.
+    `responses` is model -> session_id -> Response; `labels` is labeler -> model -> session_id -> Label. Mappings of a
+    loaded benchmark read a record from its file when it is asked for (`Stored`); plain dicts do as well.
     """
 
     name: str
     path: str
-    queries: dict[str, Query]
-    checklists: dict[str, Checklist]
-    responses: dict[str, dict[str, Response]]
-    labels: dict[str, dict[str, dict[str, Label]]]
+    queries: Mapping[str, Query]
+    checklists: Mapping[str, Checklist]
+    responses: Mapping[str, Mapping[str, Response]]
+    labels: Mapping[str, Mapping[str, Mapping[str, Label]]]
     exclusions: tuple[Exclusion, ...]
 
     @property
@@ -100,13 +102,11 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
 
         It depends on their content only: not on labels, the order of lines, compression or the folder's name.
         """
-        records: list[msgspec.Struct] = [self.queries[s] for s in sorted(self.queries)]
-        records += [self.checklists[s] for s in sorted(self.checklists)]
-        records += [self.responses[m][s] for m in self.models for s in sorted(self.responses[m])]
         encoder = msgspec.json.Encoder(order="sorted")
         digest = hashlib.sha256(b"rocketjax benchmark 1\n")
-        for record in records:
-            digest.update(encoder.encode(record) + b"\n")
+        for records in (self.queries, self.checklists, *(self.responses[m] for m in self.models)):
+            for session_id in sorted(records):
+                digest.update(encoder.encode(records[session_id]) + b"\n")
         return digest.hexdigest()
 
     @cached_property
@@ -132,6 +132,18 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
         *earlier, question = self.queries[session_id].messages
         return (*(earlier if response.history is None else response.history), question)
 
+    def most_bytes(self, session_id: str, model: str, turn: int = 0) -> int:
+        """At least as many bytes as the texts of `conversation`, with `turn` more for each, and of the response have.
+
+        A response that lies in a file is not read for that: no text is longer than its JSON. KeyError if there is none.
+        """
+        responses = self.responses[model]
+        if isinstance(responses, Stored):
+            own, turns = responses.place(session_id).size, self.queries[session_id].messages
+        else:
+            own, turns = len(responses[session_id].text.encode()), self.conversation(session_id, model)
+        return own + sum(len(message.content.encode()) + turn for message in turns)
+
     def select(self, models: Sequence[str] | None = None, limit: int | None = None) -> "Benchmark":
         """The same benchmark with only these models and only the first `limit` queries; None keeps all.
 
@@ -150,15 +162,11 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
         return Benchmark(
             name=self.name,
             path=self.path,
-            queries={s: q for s, q in self.queries.items() if s in kept},
-            checklists={s: c for s, c in self.checklists.items() if s in kept},
-            responses={
-                m: {s: r for s, r in rows.items() if s in kept} for m, rows in self.responses.items() if m in wanted
-            },
+            queries=only(self.queries, kept),
+            checklists=only(self.checklists, kept),
+            responses={m: only(rows, kept) for m, rows in self.responses.items() if m in wanted},
             labels={
-                labeler: {
-                    m: {s: x for s, x in rows.items() if s in kept} for m, rows in by_model.items() if m in wanted
-                }
+                labeler: {m: only(rows, kept) for m, rows in by_model.items() if m in wanted}
                 for labeler, by_model in self.labels.items()
             },
             exclusions=tuple(

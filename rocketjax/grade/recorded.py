@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 import rocketjax
-from rocketjax.bench import Benchmark
+from rocketjax.bench import Benchmark, only
 from rocketjax.bench.importers.source import Source
 from rocketjax.grade.judge import about_benchmark
 from rocketjax.grade.run import FORMAT, OK, RECORDED, Mode, Run
@@ -73,12 +73,10 @@ def record(
     sessions = {session for session, _ in found}
     chosen = msgspec.structs.replace(
         benchmark,
-        checklists={s: c for s, c in benchmark.checklists.items() if s in sessions},
-        queries={s: q for s, q in benchmark.queries.items() if s in sessions},
+        checklists=only(benchmark.checklists, sessions),
+        queries=only(benchmark.queries, sessions),
         responses={
-            m: {s: r for s, r in by.items() if s in sessions}
-            for m, by in benchmark.responses.items()
-            if any(model == m for _, model in found)
+            m: only(by, sessions) for m, by in benchmark.responses.items() if any(model == m for _, model in found)
         },
     )
     shards = plan(chosen, SHARD_ITEMS)

@@ -7,6 +7,7 @@ model axis the devices of one place share the work of its rows, and sums over th
 Axes: R rows of a batch, T tokens of a row, L leaves.
 """
 
+import functools
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -69,10 +70,12 @@ def row_flops(config: Config, row: PackedRow) -> int:
     return 2 * total
 
 
-def step_of(mesh: Mesh, answer_ids: tuple[tuple[int, ...], tuple[int, ...]], answers_placed: NamedSharding) -> Any:
+@functools.cache  # what a process has traced and compiled serves its next judge of the same shape
+def step_of(
+    mesh: Mesh, answer_ids: tuple[tuple[int, ...], tuple[int, ...]], answers_placed: NamedSharding, kernel: Kernel
+) -> Any:
     """The jitted step on a mesh: (model, Row of int32[R, ...]) to `Answers`, R a multiple of the data axis."""
     yes, no = (np.asarray(ids, np.int32) for ids in answer_ids)
-    kernel: Kernel = attention.skipping_for(mesh.devices.flat[0].platform)
 
     def device_step(model: Transformer, rows: Row) -> Answers:
         def one(row: Row) -> Answers:
@@ -112,7 +115,8 @@ class Grader:
         self.programs: dict[int, Future[jax.stages.Compiled]] = {}
         self.compiler = ThreadPoolExecutor(1, "rocketjax-compile")
         self.compile_seconds = self.transfer_seconds = 0.0
-        self.step = step_of(self.mesh, answer_ids, self.answers_placed)
+        ids = (tuple(answer_ids[0]), tuple(answer_ids[1]))
+        self.step = step_of(self.mesh, ids, self.answers_placed, attention.skipping_for(self.platform))
 
     def rows(self, length: int) -> int:
         """Rows of one call of the program: a group on every device."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
@@ -73,18 +74,18 @@ def panel(run: Run, labels: Mapping[str, Mapping[str, float | None]] | None = No
     """
     run.require_complete()
     table = run.grades
-    session, model, item, status = (table[n].to_pylist() for n in ("session_id", "model", "item", "status"))
     p = table["p_yes"].to_numpy(zero_copy_only=False).astype(np.float32)
-    sessions, models = tuple(dict.fromkeys(session)), tuple(dict.fromkeys(model))
+    names = [pc.unique(table[column]) for column in ("session_id", "model")]  # in the order of their first rows
+    q, m = (pc.index_in(table[c], n).to_numpy() for c, n in zip(("session_id", "model"), names, strict=True))
+    sessions, models = (tuple(n.to_pylist()) for n in names)
     if not sessions:
         raise RocketError(f"{run.path}: has no graded items")
-    q_of, m_of = ({name: i for i, name in enumerate(names)} for names in (sessions, models))
-    q, m = np.asarray([q_of[s] for s in session]), np.asarray([m_of[x] for x in model])
-    i = np.asarray(item)
+    q_of, m_of = ({name: i for i, name in enumerate(known)} for known in (sessions, models))
+    i = table["item"].to_numpy()
     shape = (len(sessions), len(models), int(i.max()) + 1)
     p_QMI = np.zeros(shape, np.float32)
     ok_QMI, item_QI = np.zeros(shape, bool), np.zeros((shape[0], shape[2]), bool)
-    good = np.asarray([s == OK for s in status]) & np.isfinite(p)
+    good = pc.equal(table["status"], OK).to_numpy() & np.isfinite(p)
     p_QMI[q[good], m[good], i[good]] = p[good]
     ok_QMI[q[good], m[good], i[good]] = True
     item_QI[q, i] = True
