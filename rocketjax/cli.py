@@ -223,14 +223,21 @@ def run_grading(
         run = loaded.grade(benchmark, output, progress=progress, **options)
     counts = run.status()
     missing = sum(n for status, n in counts.items() if status != OK)
-    mass = [m for m in run.grades["answer_mass"].to_pylist() if m is not None]
+    masses, low, graded = 0.0, 0, 0
+    for part in run.each(["answer_mass"]):
+        mass = part["answer_mass"].drop_null().to_numpy()
+        masses, low, graded = (
+            masses + float(mass.sum(dtype=float)),
+            low + int((mass < LOW_MASS).sum()),
+            graded + len(mass),
+        )
     summary = {
         "run": str(run.path),
         "judge": loaded.origin,
         "items": sum(counts.values()),
         "status": counts,
-        "mean_answer_mass": sum(mass) / len(mass) if mass else None,
-        "low_answer_mass": sum(m < LOW_MASS for m in mass),
+        "mean_answer_mass": masses / graded if graded else None,
+        "low_answer_mass": low,
         "load_seconds": loading,
         **{f"session_{k}": v for k, v in vars(last).items()},
     }
@@ -322,6 +329,7 @@ def profile_of(work: Any, loading: float, judge: Any) -> dict[str, Any]:
         "matmul_peak": peak,
         "share_of_peak": rate / peak,
         "rows": {str(n): {"rows": r, "tokens": t, "full": t / (r * n)} for n, (r, t) in sorted(work.lengths.items())},
+        "exchanged": {str(n): {"collectives": c, "bytes": b} for n, (c, b) in sorted(work.exchanged.items())},
     }  # fmt: skip
 
 
@@ -339,7 +347,9 @@ def show_profile(profile: dict[str, Any], work: Any) -> None:
     for name, seconds in profile["ahead_seconds"].items():
         say(f"    {name:<9}{seconds:9.2f}  on the text thread, beside the device's work")
     for length, row in profile["rows"].items():
-        say(f"    rows of {length:>5} tokens: {row['rows']:,}, {row['full']:.0%} full")
+        sums = profile["exchanged"].get(length)
+        between = f"; a call's {sums['collectives']} sums over devices: {sums['bytes'] / 1e6:,.2f} MB" if sums else ""
+        say(f"    rows of {length:>5} tokens: {row['rows']:,}, {row['full']:.0%} full{between}")
     if work.flops:
         say(
             f"  {profile['ms_per_item']:.1f} ms and {profile['tokens_per_item']:.0f} tokens per item; "
@@ -1643,6 +1653,292 @@ def tune(
         say(f"use it with --judge {judge or file.judge or BASE}+{result.path}")
 
 
+@app.command()
+def create(
+    bench: Annotated[Path, typer.Argument(metavar="BENCH", help="The benchmark; it may lack checklists.")],
+    generator: Annotated[
+        str,
+        typer.Option(
+            "--generator",
+            "-g",
+            metavar="api:MODEL",
+            help="Who writes: a model behind an OpenAI-compatible endpoint, "
+            "OPENAI_BASE_URL (left out: OpenAI's own) with the key OPENAI_API_KEY.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="Folder of the benchmark with checklists.")
+    ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            metavar="native|rocketeval|FILE",
+            help="What is asked. A file has {query} in it, and "
+            "{history}, {reference}, {responses} where it wants them.",
+        ),
+    ] = "native",
+    compare: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Draw the questions from the differences of N responses, 2 or more.")
+    ] = 0,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AUTHOR",
+            help="Whose reference answer is shown, where there is one. Default: "
+            "the query's first author in the alphabet.",
+        ),
+    ] = None,
+    limit: LimitOpt = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also for queries that have a checklist; labels of their items are left out.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice of responses to compare.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A field of the request, as reasoning_effort=low; may be "
+            "repeated. null takes one out of temperature=0.7, top_p=0.95 and max_tokens=2048.",
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a request that failed for now.")] = 6,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help='JSON: {"MODEL": {"input": 0.15, "output": 0.6}}, US dollars per million tokens.'
+        ),
+    ] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(metavar="USD", help="Send no request that could cost more than is left of this.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how much would be asked; nothing is sent or written.")
+    ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only write the requests into a file for a batch service; with -o, those that lack in OUT.",
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ask nobody: read the answers of the batch service.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Ask only for what lacks in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the checklists in OUT, begin anew.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Lets a language model write checklists for the queries that have none, into a new benchmark.
+
+    Example: rocketjax create bench/ --generator api:gpt-5-mini --all --dry-run
+    """
+    kind, _, model = generator.partition(":")
+    if kind != "api" or not model:
+        usage(f"--generator is {generator!r}; it takes api:MODEL")
+    if resume and overwrite:
+        usage("--resume and --overwrite exclude each other")
+    if sum((dry_run, prompts is not None, answers is not None)) > 1:
+        usage("--dry-run, --prompts and --answers exclude each other")
+    if (output is None) != dry_run and prompts is None:
+        usage("--dry-run writes nothing, so it takes no -o" if dry_run else "-o is missing: where the benchmark goes")
+    if prompts is not None and (resume or overwrite):
+        usage("--prompts changes nothing in OUT: it takes neither --resume nor --overwrite")
+    if max_usd is not None and (dry_run or prompts is not None or answers is not None):
+        usage("--max-usd is for requests that are sent here")
+    from rocketjax.create import (
+        AnswersWriter,
+        ApiWriter,
+        create_checklists,
+        estimate_checklists,
+        plan_checklists,
+        read_prices,
+        write_batch,
+    )
+
+    fields = dict(field_of(text) for text in settings or ())
+    known = None if prices is None else read_prices(prices)
+    asking: dict[str, Any] = {
+        "template": template, "compare": compare, "reference": reference, "limit": limit, "everything": everything,
+        "seed": seed,
+    }  # fmt: skip
+    if dry_run:
+        found = estimate_checklists(plan_checklists(bench, **asking), model, fields, known)
+        if as_json:
+            print_json(vars(found))
+            return
+        say(f"{found.prompts:,} prompts with about {found.prompt_tokens:,} tokens (four bytes each; nothing was sent)")
+        if found.most_completion_tokens is not None:
+            worst = "" if found.usd is None else f"; with all of them about ${found.usd:,.4f}"
+            say(f"  answers of at most {found.most_completion_tokens:,} tokens{worst}")
+        say_failed(found.unfit)
+        return
+    if prompts is not None:
+        count = write_batch(plan_checklists(bench, **asking), prompts, model, fields, output)
+        if as_json:
+            print_json({"prompts": count, "file": str(prompts)})
+        else:
+            say(f"wrote {count:,} requests into {prompts}; give the service's answers with --answers FILE")
+        return
+    assert output is not None
+    writer: Any = (
+        AnswersWriter(answers, model, fields, known)
+        if answers is not None
+        else ApiWriter(
+            model, fields, concurrency=concurrency, timeout=timeout, retries=retries, prices=known, max_usd=max_usd
+        )
+    )
+    mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
+    with counting("asking", "queries") as progress:
+        made = create_checklists(bench, output, writer, **asking, mode=mode, progress=progress)
+    if as_json:
+        print_json({**vars(made), "path": str(made.path)})
+    else:
+        say(
+            f"wrote {made.path}: {made.created:,} checklists with {made.items:,} items"
+            + (f", {made.kept:,} were there" if made.kept else "")
+            + (f", {made.left:,} queries beyond the limit have none" if made.left else "")
+        )
+        for reason, count in made.refused.items():
+            say(f"  refused: {count:,} pieces of answers ({reason})")
+        if made.labels_left_out:
+            say(f"  left out: {made.labels_left_out:,} rows of labels of items that are there no more")
+        cost = "" if made.usd is None else f"; ${made.usd:,.4f} spent on this folder so far, at worst"
+        say(
+            f"  {made.asked:,} answers, {made.prompt_tokens:,} + {made.completion_tokens:,} tokens as the server "
+            f"counts{cost}"
+        )
+    if answers is not None and (writer.unread or writer.unknown):
+        lines = " ".join(map(str, writer.unread[:10])) + (" ..." if len(writer.unread) > 10 else "")
+        say(
+            f"in {answers}: {writer.unknown:,} answers to other prompts, "
+            f"{len(writer.unread):,} unreadable lines {lines}"
+        )
+    say_failed(made.failed)
+    raise typer.Exit(MISSING if made.failed else DONE)
+
+
+def field_of(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, where a value that is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        usage(f"--set is {text!r}; it takes NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def say_failed(failed: dict[str, str]) -> None:
+    """Every query without a checklist, with the reason."""
+    if failed:
+        say(f"{len(failed):,} queries have no checklist:")
+    for session_id, reason in failed.items():
+        say(f"  {session_id}: {reason}")
+
+
+@app.command()
+def refine(
+    bench: Annotated[Path, typer.Argument(metavar="BENCH", help="The benchmark whose checklists are refined.")],
+    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="A complete run of it.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="Folder of the new benchmark.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="LABELER", help="Drop items that go against these scores, prefer those that fit them."
+        ),
+    ] = None,
+    train_models: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --labels: only those of these models, a name per line.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="Cut every checklist to its best N items.")] = None,
+    least: Annotated[int, typer.Option(min=1, help="Leave at least so many items in a checklist.")] = 3,
+    responses: Annotated[
+        int, typer.Option(min=1, help="Graded responses that it takes before answers drop an item.")
+    ] = 12,
+    probes: Annotated[
+        int, typer.Option(min=0, help="Ask so many responses of every query again in other words (4 times the items).")
+    ] = 0,
+    judge: JudgeOpt = None,
+    grades_only: Annotated[
+        bool, typer.Option("--grades-only", help="Without the judge: no duplicates by meaning, no count of tokens.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would become of the items.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a refined benchmark that is there.")] = False,
+    top: Annotated[int, typer.Option(min=0, help="Items to show of each kind.")] = 8,
+    as_json: JsonOpt = False,
+) -> None:
+    """Better checklists: drops dead, unanswerable and harmful items and duplicates, by what a run of them says.
+
+    Example: rocketjax refine bench/ --run runs/first -o refined/
+    """
+    if (output is None) != dry_run:
+        usage("name the new benchmark's folder with -o, or ask for --dry-run")
+    if train_models is not None and labels is None:
+        usage("--train-models goes with --labels")
+    if grades_only and (judge is not None or probes):
+        usage("--grades-only goes without --judge and --probes")
+    from rocketjax.grade import Judge, Run
+    from rocketjax.refine import Settings, refine_checklists
+
+    opened = Run.open(run)
+    loaded = None
+    if not grades_only:
+        opened.require_complete()
+        loaded = Judge.load(judge, opened.meta["judge"]["dtype"] or "f32", say)
+    models = None if train_models is None else read_names(train_models)
+    with screen.status("looking at the items"):
+        found = refine_checklists(
+            bench, opened, None if dry_run else output, labeler=labels, train_models=models, judge=loaded,
+            probes=probes, settings=Settings(least=least, keep=keep, responses=responses), overwrite=overwrite,
+        )  # fmt: skip
+    about = found.summary
+    if as_json:
+        print_json(about | {"records": found.records} if dry_run else about)
+        return
+    show_refined(found.records, about, top)
+    if not dry_run:
+        say(f"wrote {output}: the new benchmark; why is in its refine.jsonl and refine.json")
+
+
+def show_refined(records: list[dict[str, Any]], about: dict[str, Any], top: int) -> None:
+    """What becomes of the items, counted, and some of each kind."""
+    count, cost = about["items"], about["cost"]
+    say(f"{count['before']:,} items: {count['keep']:,} stay, {count['flag']:,} stay with a flag, {count['drop']:,} go, "
+        f"{count['merge']:,} are merged into another")  # fmt: skip
+    if count["not_in_the_run"]:
+        say(f"  not in the run, so left as they are: {count['not_in_the_run']:,} items")
+    for kind, actions in about["reasons"].items():
+        say(f"  {kind}: " + ", ".join(f"{n:,} {action}" for action, n in actions.items()))
+    for name in ("items", "tokens"):
+        before, after = cost["before"][name], cost["after"][name]
+        if before:
+            say(f"  {name} over all responses: {before:,} before, {after:,} after ({after / before:.0%})")
+    if about["probes"] is not None:
+        p = about["probes"]
+        say(f"  negated questions answered the other way round: {p['negation_followed']:,} of {p['negated']:,}")
+    if about["labels"] is not None:
+        say(f"  labels of {len(about['labels']['models'])} models took part; how well the new checklists agree with "
+            "these says nothing, compare on other models")  # fmt: skip
+    if about["left_out"].get("item_judgments"):
+        say(f"  judgments of items that are gone, left out: {about['left_out']['item_judgments']:,}")
+    shown = Table(title="items that do not just stay")
+    for name in ("query", "item", "action", "why", "text"):
+        shown.add_column(name, justify="right" if name == "item" else "left")
+    for kind in about["reasons"]:
+        rows = [r for r in records if any(x["kind"] == kind for x in r["reasons"])]
+        for row in rows[:top]:
+            numbers = next(x for x in row["reasons"] if x["kind"] == kind)
+            why = ", ".join(f"{k} {v:.3g}" for k, v in numbers.items() if k not in ("kind", "drop") and v is not None)
+            shown.add_row(row["session_id"], str(row["item"]), row["action"], f"{kind}: {why}", row["text"])
+    if shown.row_count:
+        (Console() if sys.stdout.isatty() else Console(width=160)).print(shown)
+
+
 @app.command("import")
 def import_(
     name: Annotated[
@@ -1945,7 +2241,7 @@ def main() -> None:
     if code == INTERRUPTED:
         command = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
         how = {"run": "the same command continues it", "demo": "the same command continues it"}
-        how |= dict.fromkeys(("grade", "judgment", "tune"), "the same command with --resume continues it")
+        how |= dict.fromkeys(("grade", "judgment", "tune", "create"), "the same command with --resume continues it")
         say("interrupted" + (f"; what was done is kept, {how[command]}" if command in how else ""))
     if code not in (DONE, MISSING) and "--distributed" in sys.argv:
         from rocketjax.judge import leave

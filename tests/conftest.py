@@ -6,23 +6,22 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import jax
-import pytest
-import real_weights
-
-from rocketjax.errors import RocketError
-
-jax.config.update("jax_num_cpu_devices", 8)
 # Tests make many small programs again and again; a cache of their own keeps the user's clean.
-# The first process of a round makes it; the others inherit its environment.
+# The first process of a round makes it; the others, and those that tests start, inherit its environment.
 # One that is given is kept for the next round.
 MADE = "ROCKETJAX_TEST_XLA" not in os.environ
 CACHE = os.environ.get("ROCKETJAX_TEST_XLA") or tempfile.mkdtemp(prefix="rocketjax-xla-")
-os.environ["ROCKETJAX_TEST_XLA"] = CACHE
-jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+os.environ["ROCKETJAX_TEST_XLA"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import jax  # noqa: E402 - reads the environment
+import pytest  # noqa: E402
+import real_weights  # noqa: E402
+
+from rocketjax.errors import RocketError  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
 SHARED = Path(__file__).parents[2] / "shared"
 
 

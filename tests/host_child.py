@@ -24,7 +24,7 @@ if coordinator != "-":
     begin(coordinator, int(processes), int(process))
 judge = tiny_judge()
 judge.mesh, judge.team = places_for(judge.model.config, weight_bytes(judge.model.config, "f32"), mesh)
-bench = random_bench(queries=24, models=4, seed=int(seed))
+bench = random_bench(queries=24, models=2, seed=int(seed), words=8)
 try:
     judge.grade(bench, output, mode="resume", shard_items=8, progress=lambda work: print(work.parts, flush=True))
 except RocketError as e:

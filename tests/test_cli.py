@@ -374,6 +374,7 @@ def test_tuning_by_recipe_file_and_flags(good, tmp_path, rocketjax, tiny):
     assert code == cli.FAILED and "carries an adapter already" in err
 
 
+@pytest.mark.slow
 def test_tuning_all_weights_makes_a_judge(good, tmp_path, rocketjax, tiny):
     command = (
         "tune",
@@ -545,6 +546,7 @@ def test_all_stages_in_one_command(good, tmp_path, rocketjax, tiny):
     assert code == cli.FAILED and "has no labels by 'nobody'" in err and not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_all_stages_with_a_head_of_few_models(tmp_path, rocketjax, tiny):
     """Hidden states for shared, training models from a file, folds for as many models as have labels."""
     bench, run = write_good(tmp_path / "bench"), tmp_path / "all"

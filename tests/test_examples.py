@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from rocketjax import cli
@@ -167,3 +168,24 @@ def test_a_run_stopped_at_every_stage_ends_in_the_same_bytes(stop, tmp_path, tin
             assert (whole / file).read_bytes() == (again / file).read_bytes(), (name, file)
     assert (broken / "run" / "report.html").read_text("utf-8").rstrip().endswith("</html>")
     assert not list((broken / "run").rglob(".*.tmp"))
+
+
+def test_files_for_clusters_hold_commands_that_parse():
+    """Shell that parses, YAML with one JobSet, and in each the command of a process of several."""
+    folder = Path(__file__).parents[1] / "experiments" / "cluster"
+    for name in ("tpu_pod.sh", "slurm.sbatch"):
+        subprocess.run(["bash", "-n", folder / name], check=True)
+    (jobset,) = yaml.safe_load_all((folder / "gke.yaml").read_text("utf-8"))
+    assert jobset["kind"] == "JobSet"
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    assert job["completions"] == job["parallelism"] and job["completionMode"] == "Indexed"
+    values = {"BENCH": "gs://bucket/bench", "RUN": "gs://bucket/run", "OPTIONS": "--dtype bf16"}
+    for name in ("tpu_pod.sh", "gke.yaml", "slurm.sbatch"):
+        text = (folder / name).read_text("utf-8").replace('rocketjax" grade', "rocketjax grade")
+        (command,) = re.findall(r"rocketjax (grade .*?)(?:;|\"$|\" \|\||\|\|)", text, re.MULTILINE)
+        line = re.sub(
+            r"\$(\w+)", lambda found: values[found[1]], command.replace('"$BENCH"', "$BENCH").replace('"$RUN"', "$RUN")
+        )
+        assert "--distributed" in line and "--resume" in line
+        parsed(f"rocketjax {line}")

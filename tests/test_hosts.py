@@ -51,7 +51,7 @@ def ended(processes: list, seconds: float = 240) -> list[tuple[int, str]]:
 def alone(tmp_path_factory) -> Path:
     """The run of one process, made in this one."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    tiny_judge().grade(random_bench(queries=24, models=4), folder, shard_items=8)
+    tiny_judge().grade(random_bench(queries=24, models=2, words=8), folder, shard_items=8)
     return folder
 
 
@@ -75,6 +75,7 @@ def test_two_processes_grade_as_one(tmp_path, alone):
     assert all(s["host"]["mesh"] == {"data": 2, "model": 1} for s in sessions)
 
 
+@pytest.mark.slow
 def test_a_judge_over_two_processes(tmp_path, alone):
     """The weights are cut over both, who compute every row together; the first commits."""
     said = ended(job(tmp_path / "run", 2, devices=1, mesh="model=2"))

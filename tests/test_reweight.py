@@ -51,6 +51,8 @@ from rocketjax.reweight.panels import Data, Panel
 
 SLOW_TREES = pytest.param("soft-trees", marks=pytest.mark.slow)
 HEADS = [SLOW_TREES if name == "soft-trees" else name for name in NAMES]
+# Heads by descent compile long: what one of them shows in every round, the others show in the longer one.
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("calibrated", "shared")] + [SLOW_TREES]
 Q, M, WIDTH = 13, 9, 5  # queries no multiple of the eight devices
 
 
@@ -307,7 +309,7 @@ def shuffled(p: Panel, seed: int = 5) -> tuple[Panel, np.ndarray, np.ndarray, np
     return made, q, m, i
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", ["mean", "ridge", "label-free", "pairwise", *OTHERS])
 def test_permuting_items_models_and_queries_permutes_the_result(name):
     p = planted()
     other, q, m, i = shuffled(p)
@@ -344,7 +346,7 @@ def test_eight_devices_fit_like_one(name):
     np.testing.assert_allclose(many[p.data.graded_QM], np.asarray(one)[p.data.graded_QM], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["ridge", "shared", "calibrated", "pairwise", SLOW_TREES])
+@pytest.mark.parametrize("name", ["ridge", "pairwise", *OTHERS])
 def test_a_head_learns_from_labels(name):
     """Left-out models are ordered better than by the mean, on data where items differ in worth."""
     p = planted(queries=40, models=14)
@@ -553,7 +555,7 @@ def test_no_model_is_scored_by_a_head_that_saw_its_label(copied):
         score(run, fit_head(run, labels, "me", train_models=list(labels)))
 
 
-@pytest.mark.parametrize("name", ["ridge", "calibrated", SLOW_TREES, "pairwise", "shared"])
+@pytest.mark.parametrize("name", ["ridge", "pairwise", *OTHERS])
 def test_a_saved_head_scores_the_same(copied, tmp_path, name):
     run, labels, bench = copied
     if name == "shared":
@@ -916,6 +918,7 @@ def test_which_queries_decide_depends_on_labels_and_names_alone():
     assert np.ptp(place[chosen]) > 600, "from all over the alphabet"
 
 
+@pytest.mark.slow
 def test_a_flat_judge_makes_no_nan():
     """A judge that says the same of everything: every head still gives the labels' level."""
     rng = np.random.default_rng(0)

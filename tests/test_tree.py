@@ -1,5 +1,8 @@
 """Trees, packing and the visibility mask, against brute force."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
@@ -21,6 +24,19 @@ def path_of(tree, i):
     return path[::-1]
 
 
+def padded(end_T, start_T, length):
+    """The tree's arrays with tokens behind it that see themselves alone."""
+    end, start = np.arange(1, length + 1), np.arange(length)
+    end[: len(end_T)], start[: len(end_T)] = end_T, start_T
+    return Tree(jnp.asarray(end), jnp.asarray(start))
+
+
+@partial(jax.jit, static_argnums=1)
+def seen(arrays, local):
+    index = jnp.arange(len(arrays.end_T))
+    return visible(index, index, arrays, local)
+
+
 @given(forest, st.integers(0, 6))
 @settings(max_examples=200, deadline=None)
 def test_tree_and_mask_equal_brute_force(sequences, window):
@@ -35,16 +51,16 @@ def test_tree_and_mask_equal_brute_force(sequences, window):
         assert [tree.position_T[i] for i in path] == list(range(len(s)))
 
     T = len(tree.token_T)
-    index = jnp.arange(T)
-    arrays = Tree(jnp.asarray(tree.end_T), jnp.asarray(window_start(tree, window)))
     expected = np.zeros((T, T), bool)
     for i in range(T):
         path = path_of(tree, i)
         expected[i, path] = True
-    np.testing.assert_array_equal(visible(index, index, arrays, local=False), expected)
+    # Padded to the largest tree that there can be: one shape compiles once.
+    arrays = padded(tree.end_T, window_start(tree, window), 12 * 12)
+    np.testing.assert_array_equal(seen(arrays, False)[:T, :T], expected)
     if window:
         gap = tree.position_T[:, None] - tree.position_T[None, :]
-        np.testing.assert_array_equal(visible(index, index, arrays, local=True), expected & (gap < window))
+        np.testing.assert_array_equal(seen(arrays, True)[:T, :T], expected & (gap < window))
 
 
 responses = st.lists(st.lists(sequence, min_size=1, max_size=5), min_size=1, max_size=6)
@@ -103,21 +119,20 @@ def test_responses_stay_whole_and_equal_ones_are_computed_once():
     assert sum(r.tokens for r in rows) == sum(r.tokens for r in alone)
 
 
+@partial(jax.jit, static_argnums=1)
+def scheduled(arrays, local):
+    return schedule(jnp.arange(len(arrays.end_T)), arrays, local)
+
+
 @given(forest, st.integers(0, 6), st.integers(1, 40))
 @settings(max_examples=50, deadline=None)
 def test_schedule_visits_every_block_that_is_seen(sequences, window, repeat):
     """Block lists are conservative: no visible pair lies in a block that is left out."""
     long = [np.concatenate([np.repeat(s, repeat)[:300], [9]]).astype(np.int32) for s in sequences]
     tree = pack_tree(long)
-    T = -(-len(tree.token_T) // BLOCK) * BLOCK
-    end, start = np.arange(1, T + 1), np.arange(T)
-    end[: len(tree.end_T)] = tree.end_T
-    start[: len(tree.end_T)] = window_start(tree, window)
-    arrays = Tree(jnp.asarray(end), jnp.asarray(start))
-    index = jnp.arange(T)
-    local = bool(window)
-    plan = schedule(index, arrays, local)
-    seen = np.asarray(visible(index, index, arrays, local)).reshape(T // BLOCK, BLOCK, T // BLOCK, BLOCK).any((1, 3))
+    T = -(-len(tree.token_T) // (8 * BLOCK)) * 8 * BLOCK  # few shapes to compile
+    arrays, local = padded(tree.end_T, window_start(tree, window), T), bool(window)
+    key_QB, count_Q = (np.asarray(x) for x in scheduled(arrays, local))
+    blocks = np.asarray(seen(arrays, local)).reshape(T // BLOCK, BLOCK, T // BLOCK, BLOCK).any((1, 3))
     for q in range(T // BLOCK):
-        visited = set(np.asarray(plan.key_QB[q, : plan.count_Q[q]]).tolist())
-        assert set(np.flatnonzero(seen[q])) <= visited
+        assert set(np.flatnonzero(blocks[q])) <= set(key_QB[q, : count_Q[q]].tolist())

@@ -692,6 +692,7 @@ def test_overwriting_begins_anew_and_leaves_other_files(tmp_path):
     train.start(tmp_path / "out", {"a": 2}, "resume")
 
 
+@pytest.mark.slow
 def test_training_stops_where_nothing_is_gained(tmp_path):
     """A rate that does nothing: no evaluation is better than the first, so patience ends it, in whichever epoch."""
     recipe = msgspec.structs.replace(RECIPE, learning_rate=1e-30, head_learning_rate=1e-30, patience=2, epochs=4)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from rocketjax.bench import Benchmark
 from rocketjax.grade.run import GRADES, OK
 from rocketjax.grade.step import Answers, Grader, row_flops
-from rocketjax.judge import Config
+from rocketjax.judge import Config, collectives
 from rocketjax.prompt import PackedRow, Prompter, pack_query, row_lengths
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Work:
     seconds: float = 0.0
     compiled: list[int] = field(default_factory=list)  # row lengths compiled
     lengths: dict[int, list[int]] = field(default_factory=dict)  # row length -> rows, used tokens
+    exchanged: dict[int, list[int]] = field(default_factory=dict)  # by row length: collectives of a call, their bytes
 
 
 @dataclass
@@ -198,6 +199,9 @@ def stream(jobs: Iterator[Job], grader: Grader, work: Work) -> Iterator[Job]:
         work.transfer += moving
         work.compute += time.perf_counter() - begun - compiling - moving
         work.compiled = sorted(grader.compiled)
+        if grader.mesh.shape["model"] > 1 and length not in work.exchanged:
+            found = collectives(grader.compiled[length])
+            work.exchanged[length] = [sum(x.times for x in found), sum(x.times * x.bytes for x in found)]
 
     def land() -> Iterator[Job]:
         pairs, answers = flying.popleft()

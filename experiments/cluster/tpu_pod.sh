@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Grades a benchmark on a TPU pod slice by queued resources: asks for it, waits, installs, grades on all hosts, gives it
+# back. Run it again after a preemption or a crash: the run goes on where it was.
+#
+#   PROJECT=my-project ZONE=us-west4-a BENCH=gs://bucket/bench RUN=gs://bucket/runs/first ./tpu_pod.sh
+#
+# The service account of the TPU VMs must read BENCH and write RUN. KEEP=1 leaves the slice to you.
+set -euo pipefail
+
+: "${PROJECT:?}" "${ZONE:?}" "${BENCH:?gs:// folder of the benchmark}" "${RUN:?gs:// folder of the run}"
+NAME=${NAME:-rocketjax}
+TYPE=${TYPE:-v5litepod-256}
+RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite}
+PACKAGE=${PACKAGE:-rocketjax[tpu,gcs]}
+OPTIONS=${OPTIONS:---dtype bf16}
+PRICE=${PRICE:---spot} # or --reserved, or --guaranteed
+
+tpu=(--project "$PROJECT" --zone "$ZONE")
+
+if ! gcloud compute tpus queued-resources describe "$NAME" "${tpu[@]}" > /dev/null 2>&1; then
+  gcloud compute tpus queued-resources create "$NAME" "${tpu[@]}" \
+    --node-id "$NAME" --accelerator-type "$TYPE" --runtime-version "$RUNTIME" "$PRICE"
+fi
+until [ "$(gcloud compute tpus queued-resources describe "$NAME" "${tpu[@]}" --format 'value(state.state)')" = ACTIVE ]; do
+  sleep 30
+done
+
+give_back() {
+  [ -n "${KEEP:-}" ] || gcloud compute tpus queued-resources delete "$NAME" "${tpu[@]}" --force --quiet
+}
+
+on_all_hosts() {
+  gcloud compute tpus tpu-vm ssh "$NAME" "${tpu[@]}" --worker all --command "$1"
+}
+
+on_all_hosts "python3 -m venv ~/rocketjax && ~/rocketjax/bin/pip install -q '$PACKAGE'"
+# Every host runs the same command; JAX finds the others by the pod's own metadata. Exit code 3 (items without a grade)
+# is a finished run.
+code=0
+on_all_hosts "~/rocketjax/bin/rocketjax grade $BENCH -o $RUN --distributed --resume $OPTIONS" || code=$?
+case $code in
+  0 | 3) give_back ;;
+  *) echo "ended with $code; run this script again to go on" >&2 ;;
+esac
+exit "$code"
