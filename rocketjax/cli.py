@@ -153,6 +153,8 @@ def grade(
         usage("--resume and --overwrite exclude each other")
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         usage(f"--batch-size is {batch_size!r}; it takes a positive number or auto")
+    if distributed and estimate_only:
+        usage("--estimate is about this machine alone; rocketjax estimate takes --chips")
     if distributed:
         join(coordinator, processes, process)
     elif coordinator is not None or processes is not None or process is not None:
@@ -1592,6 +1594,7 @@ def tune(
     remat: Annotated[bool | None, typer.Option("--remat", help="Less memory, a third more time.")] = None,
     seed: Annotated[int | None, typer.Option(help="(default 0)")] = None,
     dtype: DtypeOpt = "bf16",
+    mesh: MeshOpt = "auto",
     resume: ResumeOpt = False,
     overwrite: OverwriteOpt = False,
     as_json: JsonOpt = False,
@@ -1636,7 +1639,7 @@ def tune(
     recipe = make_recipe(
         {**file.recipe, **{k: v for k, v in flags.items() if v is not None}}, str(config) if config else "options"
     )
-    loaded = Judge.load(judge or file.judge or BASE, dtype, say)
+    loaded = Judge.load(judge or file.judge or BASE, dtype, say, mesh)
     with tuning_line() as show:
         result = tune_judge(
             loaded, sources, output, recipe, "resume" if resume else "overwrite" if overwrite else "new", show
