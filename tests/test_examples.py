@@ -139,18 +139,18 @@ def test_a_run_stopped_at_every_stage_ends_in_the_same_bytes(stop, tmp_path, tin
     assert re.findall(r"stage \d of 6: (\w+)", done.stderr) == list(STAGES)
     broken = tmp_path / "broken"
     for stage in STAGES:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, cwd=broken, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        seen = []
-        for line in process.stderr:
-            seen.append(line)
-            if line.startswith("stage ") and line.split()[-1] == stage:
-                process.send_signal(stop)
-                break
-        rest = process.stderr.read()
-        code = process.wait(60)
+        ) as process:
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(line)
+                if line.startswith("stage ") and line.split()[-1] == stage:
+                    process.send_signal(stop)
+                    break
+            rest = process.stderr.read()
+            code = process.wait(60)
         assert seen[-1].split()[-1] == stage, (seen, rest)
         if stop == signal.SIGKILL:
             assert code == -signal.SIGKILL
