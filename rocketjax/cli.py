@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -190,6 +191,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     """Makes this process one of a job; only the first of them speaks from then on, unless something fails."""
     from rocketjax.judge import begin, first
 
+    if not process:
+        who = f"{processes} processes" if processes else "the other processes"
+        say(f"waiting for {who} of this job, five minutes at most")
     begin(coordinator, processes, process)
     screen.quiet = not first()
 
@@ -1863,6 +1867,9 @@ def refine(
     responses: Annotated[
         int, typer.Option(min=1, help="Graded responses that it takes before answers drop an item.")
     ] = 12,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Drop the worse of two items that say the same; else both are only flagged.")
+    ] = False,
     probes: Annotated[
         int, typer.Option(min=0, help="Ask so many responses of every query again in other words (4 times the items).")
     ] = 0,
@@ -1875,7 +1882,7 @@ def refine(
     top: Annotated[int, typer.Option(min=0, help="Items to show of each kind.")] = 8,
     as_json: JsonOpt = False,
 ) -> None:
-    """Better checklists: drops dead, unanswerable and harmful items and duplicates, by what a run of them says.
+    """Better checklists: drops dead, unanswerable and harmful items, finds duplicates, by what a run of them says.
 
     Example: rocketjax refine bench/ --run runs/first -o refined/
     """
@@ -1897,7 +1904,8 @@ def refine(
     with screen.status("looking at the items"):
         found = refine_checklists(
             bench, opened, None if dry_run else output, labeler=labels, train_models=models, judge=loaded,
-            probes=probes, settings=Settings(least=least, keep=keep, responses=responses), overwrite=overwrite,
+            probes=probes, overwrite=overwrite,
+            settings=Settings(least=least, keep=keep, responses=responses, merge=merge),
         )  # fmt: skip
     about = found.summary
     if as_json:
@@ -2241,6 +2249,12 @@ def main() -> None:
         else:
             say(f"error: {e}")
             code = FAILED
+    except Exception:
+        if "--distributed" not in sys.argv:
+            raise
+        # The interpreter's exit would wait for the other processes, who wait for this one.
+        traceback.print_exc()
+        code = FAILED
     if code == INTERRUPTED:
         command = next((a for a in sys.argv[1:] if not a.startswith("-")), "")
         how = {"run": "the same command continues it", "demo": "the same command continues it"}

@@ -17,23 +17,42 @@ PRICE=${PRICE:---spot} # or --reserved, or --guaranteed
 
 tpu=(--project "$PROJECT" --zone "$ZONE")
 
-if ! gcloud compute tpus queued-resources describe "$NAME" "${tpu[@]}" > /dev/null 2>&1; then
+state() {
+  gcloud compute tpus queued-resources describe "$NAME" "${tpu[@]}" --format 'value(state.state)' 2> /dev/null || echo NONE
+}
+
+delete() {
+  gcloud compute tpus queued-resources delete "$NAME" "${tpu[@]}" --force --quiet
+}
+
+give_back() {
+  [ -n "${KEEP:-}" ] || delete
+}
+
+case $(state) in
+  SUSPENDED | SUSPENDING | FAILED) delete ;; # a slice that was preempted does not come back by itself
+esac
+if [ "$(state)" = NONE ]; then
   gcloud compute tpus queued-resources create "$NAME" "${tpu[@]}" \
     --node-id "$NAME" --accelerator-type "$TYPE" --runtime-version "$RUNTIME" "$PRICE"
 fi
-until [ "$(gcloud compute tpus queued-resources describe "$NAME" "${tpu[@]}" --format 'value(state.state)')" = ACTIVE ]; do
+until [ "$(state)" = ACTIVE ]; do
+  case $(state) in
+    SUSPENDED | SUSPENDING | FAILED | NONE)
+      echo "the slice was not given: $(state); run this script again" >&2
+      exit 1
+      ;;
+  esac
   sleep 30
 done
-
-give_back() {
-  [ -n "${KEEP:-}" ] || gcloud compute tpus queued-resources delete "$NAME" "${tpu[@]}" --force --quiet
-}
 
 on_all_hosts() {
   gcloud compute tpus tpu-vm ssh "$NAME" "${tpu[@]}" --worker all --command "$1"
 }
 
-on_all_hosts "python3 -m venv ~/rocketjax && ~/rocketjax/bin/pip install -q '$PACKAGE'"
+# uv brings a Python of its own: that of the VM's image may be older than 3.11.
+on_all_hosts "pip install -q --user uv && ~/.local/bin/uv venv -q --allow-existing --seed --python 3.12 ~/rocketjax \
+  && ~/rocketjax/bin/pip install -q '$PACKAGE'"
 # Every host runs the same command; JAX finds the others by the pod's own metadata. Exit code 3 (items without a grade)
 # is a finished run.
 code=0

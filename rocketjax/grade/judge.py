@@ -49,7 +49,8 @@ from rocketjax.prompt import (
 )
 
 Progress = Callable[[Work], None]
-POLL = 1.0  # seconds between two looks at whether the other processes are done
+POLL = 1.0  # seconds between two first looks at whether the other processes are done
+PATIENCE = 60.0  # seconds that a network file system may take to show a new run to other hosts
 MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
 
 
@@ -134,10 +135,13 @@ class Judge:
 
         def checked() -> tuple[Prompter, list[Shard], dict[str, Any]]:
             planned = self.plan(benchmark, template, overflow, max_tokens, reference, shard_items)
-            if mode != "resume" or output is None or not Run.begun(output):  # a run was checked when it was begun
+            if not begun_before:  # a run was checked when it was begun
                 check_lengths(benchmark, planned[0])
             return planned
 
+        # One process looks: a network file system would remember for the others that there was no run.
+        _, looked = agree(lambda: first() and mode == "resume" and output is not None and Run.begun(output), json.dumps)
+        begun_before = json.loads(looked[0])
         (prompter, shards, meta), said = agree(checked, lambda planned: json.dumps(planned[2]))
         for process, other in enumerate(said):
             if differ := differences(json.loads(other), json.loads(said[jax.process_index()])):
@@ -154,8 +158,9 @@ class Judge:
         )
         if todo:
             self.work(run, benchmark, prompter, todo, work, batch_rows, progress, begun)
-        while jax.process_count() > 1 and not run.complete:
-            time.sleep(POLL)  # the others: where one of them dies, JAX ends this process too
+        if jax.process_count() > 1:
+            await_others(run, {shard.index for shard in todo} if self.team.leads else set())
+            agree(lambda: None)  # all have written what they had to: temporary files are nobody's now
         if run.complete and first():
             run.finish()
         return run
@@ -173,7 +178,12 @@ class Judge:
             return run.parts()
 
         _, said = agree(start, json.dumps)
-        run, _ = agree(lambda: Run.open(output))
+        run, texts = agree(lambda: opened(output), lambda run: json.dumps(dict(run.meta)))
+        for process, text in enumerate(texts):
+            if text != texts[0]:
+                raise RocketError(
+                    f"{output}: process {process} sees another run there than process 0; all must see one folder"
+                )
         return run, set(json.loads(said[0]))
 
     def plan(
@@ -212,6 +222,8 @@ class Judge:
                 "parts": len(shards),
                 "shard_items": shard_items,
                 "rows": {str(n): group_rows(n, backend) for n in row_lengths(longest)},
+                # It changes the order of sums, so the parts of a run have one; 1 goes without saying.
+                **({"model_axis": self.mesh.shape["model"]} if self.mesh.shape["model"] > 1 else {}),
             },
             "versions": {
                 "rocketjax": rocketjax.__version__,
@@ -277,6 +289,42 @@ class Judge:
                 note()
                 if progress:
                     progress(work)
+
+
+def opened(output: str | os.PathLike[str]) -> Run:
+    """The run that the first process has just made; a network file system may show it late."""
+    until = time.monotonic() + (0 if first() else PATIENCE)
+    while True:
+        try:
+            return Run.open(output)
+        except RocketError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(POLL)
+
+
+def await_others(run: Run, own: set[int]) -> None:
+    """Waits until every part is there. Where another process dies, JAX ends this one too.
+
+    Raises RocketError where a part of `own` has vanished, as when another job overwrites the run, and OSError where the
+    folder cannot be listed several times in a row.
+    """
+    pause, failures = POLL, 0
+    while True:
+        try:
+            there = set(run.parts())
+            failures = 0
+        except (OSError, RocketError):
+            failures += 1
+            if failures == 5:
+                raise
+            there = own
+        if len(there) == run.meta["plan"]["parts"]:
+            return
+        if gone := own - there:
+            raise RocketError(f"{run.path}: part {min(gone)} was there and is gone; another job works on this run")
+        time.sleep(pause)
+        pause = min(15.0, 1.5 * pause)
 
 
 def make_prompter(

@@ -12,6 +12,7 @@ an object store (`gs://bucket/run`, see `rocketjax.files`), where each file is o
 import io
 import json
 import os
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +64,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         put(path, whole.getvalue())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Containers on one network file system may all have the same process id.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)

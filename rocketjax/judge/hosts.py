@@ -5,8 +5,10 @@ own devices and its own shards of the plan. Only a model axis that is longer tha
 team, which computes every row together. What processes must know of each other goes through `agree`.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +32,12 @@ def begin(coordinator: str | None = None, processes: int | None = None, process:
     """
     if jax.distributed.is_initialized():
         return
+    # Tuning of products on GPUs would be shared between processes that, here, compile different programs.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_shard_autotuning" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_shard_autotuning=false".strip()
+    # It would swallow the first SIGTERM; a run may be ended at any moment.
+    jax.config.update("jax_enable_preemption_service", False)
     given = (coordinator, processes, process)
     if any(x is not None for x in given) and None in given:
         raise RocketError("give --coordinator, --processes and --process together, or none of them")
@@ -37,19 +45,39 @@ def begin(coordinator: str | None = None, processes: int | None = None, process:
         raise RocketError(f"process is {process}; of {processes} processes it is one from 0 to {processes - 1}")
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, initialization_timeout=PATIENCE, heartbeat_timeout_seconds=HEARTBEAT
-        )
+            coordinator, processes, process, initialization_timeout=PATIENCE, heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=2 * HEARTBEAT,
+        )  # fmt: skip
     except (RuntimeError, ValueError) as e:
         reason = (str(e) or type(e).__name__).splitlines()[0][:300]
         raise RocketError(
             f"the processes of this job cannot come together ({reason}); outside of a TPU pod, Slurm and Open MPI, "
             "give --coordinator HOST:PORT --processes N --process I"
         ) from None
+    # The processes' first exchange waits half a minute at most for the slowest of them (Gloo), who may have a judge to
+    # fetch: here all have just come. Gloo says so on standard output, which belongs to results.
+    with standard_output_as_error():
+        agree(lambda: None)
+
+
+@contextlib.contextmanager
+def standard_output_as_error() -> Iterator[None]:
+    """What the process and its libraries print meanwhile goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def leave(code: int) -> None:
     """Ends this process at once where it is one of several: its end must not wait for the others', who learn of it."""
     if jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -125,8 +153,8 @@ T = TypeVar("T")
 def agree(act: Callable[[], T], said: Callable[[T], str] = lambda result: "") -> tuple[T, list[str]]:
     """What `act` gives in this process, and what `said` makes of it in every process, in their order.
 
-    All of them must call this at the same point. Where `act` raises a RocketError in one, this raises it in all, so
-    that nobody waits for a process that has gone.
+    All of them must call this at the same point. Where `act` raises an exception in one, this raises a RocketError in
+    the others, so that nobody waits for a process that has gone.
     """
     if jax.process_count() == 1:
         result = act()
@@ -137,8 +165,8 @@ def agree(act: Callable[[], T], said: Callable[[T], str] = lambda result: "") ->
     try:
         result = act()
         text = said(result).encode()
-    except RocketError as e:
-        failure, text = e, str(e).encode()
+    except Exception as e:
+        failure, text = e, (str(e) or type(e).__name__).encode()
     about = np.asarray([len(text), failure is not None], np.int32)
     sizes = np.asarray(process_allgather(about)).reshape(-1, 2)
     room = np.zeros(max(1, int(sizes[:, 0].max())), np.uint8)

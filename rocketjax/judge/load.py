@@ -127,7 +127,7 @@ def from_tensors(
                 if not np.isfinite(tensor).all():
                     raise RocketError(f"{where}: {names[path]} holds values that are not finite")
                 local = tuple(x.stop - x.start for x in spans)
-                parts[str(spans)] = parameter(path, tensor, local, config, container).astype(target, copy=False)
+                parts[str(spans)] = np.asarray(parameter(path, tensor, local, config, container), target, "C")
             return parts[str(spans)]
 
         home = places.of(path) if places else SingleDeviceSharding(jax.local_devices()[0])
@@ -257,8 +257,13 @@ def gguf_tensors(file: GGUF) -> tuple[Shapes, Read]:
         info, row = file.tensors[name], rows[name][1]
         if len(info.shape) == 1:
             return dequantised(name, np.memmap(file.path, np.uint8, "r", info.offset, (row,)))[index]
-        data = np.memmap(file.path, np.uint8, "r", info.offset, (*info.shape[:-1], row))
-        return dequantised(name, data[index[0]])[:, index[1]]
+        data = np.memmap(file.path, np.uint8, "r", info.offset, (*info.shape[:-1], row))[index[0]]
+        # Some rows at a time: dequantising holds their numbers twice.
+        step = max(1, PIECE // info.shape[-1])
+        found = np.empty((len(data), len(range(*index[1].indices(info.shape[-1])))), np.float32)
+        for first in range(0, len(data), step):
+            found[first : first + step] = dequantised(name, data[first : first + step])[:, index[1]]
+        return found
 
     def dequantised(name: str, data: np.ndarray) -> np.ndarray:
         kind = rows[name][0]

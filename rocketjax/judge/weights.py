@@ -194,7 +194,7 @@ def parameter(path: str, tensor: Array, shape: tuple[int, ...], config: Config, 
         return tensor.reshape(shape)
     if name == "embed_VD" or len(shape) == 1:
         return tensor
-    return np.ascontiguousarray(tensor.T).reshape(shape)
+    return tensor.T.reshape(shape)  # a view, where one axis became one: whoever casts it copies it once
 
 
 def unpermute(tensor: Array, heads: int) -> Array:
