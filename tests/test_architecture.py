@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rocketjax"
-STAGES = ("bench", "prompt", "judge", "grade", "reweight", "rank", "report", "tune", "create", "refine")
+STAGES = ("bench", "prompt", "judge", "grade", "generate", "reweight", "rank", "report", "tune", "create", "refine")
 # Beside the stages: errors and files are below all of them, the rest above.
 BELOW, ABOVE = {"errors", "files"}, {"cli", "doctor", "__init__", "__main__"}
 

@@ -80,6 +80,7 @@ class Adapter:
 
 
 Tap = Callable[[str, Array], None]
+Attend = Callable[[Array, Array, Array], Array]  # queries [S, N, H], keys and values [T, K, H] to f32[S, N, H]
 
 
 class Row(NamedTuple):
@@ -201,6 +202,32 @@ class Block(nnx.Module):
 
         The adapter's pairs go by the projections' own names here. `tap` is shown the input of each projection.
         """
+
+        def attend(q_SNH: Array, k_TKH: Array, v_TKH: Array) -> Array:
+            index, plan = jnp.arange(x_TD.shape[0]), path.every
+            if leaf_L is not None:
+                index, plan = leaf_L, path.leaves
+            if path.kernel == "chunked" and leaf_L is None:
+                return attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local, config.attn_softcap)
+            if plan is None:
+                return attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, config.attn_softcap)
+            live = attention.skipping(path.kernel)
+            return live(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, config.attn_softcap)
+
+        return self.around(attend, x_TD, path.table, config, leaf_L, adapter, tap)
+
+    def around(
+        self,
+        attend: Attend,
+        x_TD: Array,
+        table: tuple[Array, Array],
+        config: Config,
+        leaf_L: Array | None = None,
+        adapter: Adapter | None = None,
+        tap: Tap | None = None,
+    ) -> Array:
+        """The block with an attention of the caller's, which gets scaled queries, keys and values, rotated by `table`;
+        keys and values are in the weights' dtype."""
         c = config
 
         def project(x: Array, name: str) -> Array:
@@ -219,12 +246,9 @@ class Block(nnx.Module):
             k_TKH, v_TKH = k_TKH + self.k_bias_KH[...], v_TKH + self.v_bias_KH[...]
         if c.qk_norm:
             k_TKH = rms_norm(k_TKH, self.k_norm_H[...], c)
-        k_TKH = rotate(k_TKH, path.table)
+        k_TKH = rotate(k_TKH, table)
 
-        index, table = jnp.arange(x_TD.shape[0]), path.table
-        plan = path.every
         if leaf_L is not None:
-            index, plan = leaf_L, path.leaves
             h_TD, x_TD = h_TD[leaf_L], x_TD[leaf_L]
             table = (table[0][leaf_L], table[1][leaf_L])
         q_SNH = project(h_TD, "q_DNH")
@@ -235,14 +259,7 @@ class Block(nnx.Module):
         q_SNH = rotate(q_SNH, table) * (c.query_scale or c.H**-0.5)
 
         dtype = self.q_DNH.get_value().dtype
-        k_TKH, v_TKH = k_TKH.astype(dtype), v_TKH.astype(dtype)
-        if path.kernel == "chunked" and leaf_L is None:
-            out_SNH = attention.chunked(q_SNH, k_TKH, v_TKH, path.tree, path.local, c.attn_softcap)
-        elif plan is None:
-            out_SNH = attention.plain(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, c.attn_softcap)
-        else:
-            live = attention.skipping(path.kernel)
-            out_SNH = live(q_SNH, k_TKH, v_TKH, index, path.tree, path.local, plan, c.attn_softcap)
+        out_SNH = attend(q_SNH, k_TKH.astype(dtype), v_TKH.astype(dtype))
         out = project(out_SNH, "o_NHD")
         x_TD = x_TD + (rms_norm(out, self.post_attn_norm_D[...], c) if c.post_norms else out)
 
