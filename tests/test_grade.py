@@ -155,7 +155,7 @@ def test_one_device_and_eight_agree_bit_for_bit():
         responses = [prompter.prompts(bench, session, model).sequences for model in bench.models]
         for row in pack_query(responses, 2048, 40):
             rows.setdefault(row.length, []).append(row)
-    graders = [Grader(judge.model, judge.tokenizer.answer_ids(), mesh(n)) for n in (1, 2, 8)]
+    graders = [Grader(judge.model, judge.tokenizer.answer_ids(), mesh(n)) for n in (1, 2, 4, 8)]
     for group in rows.values():
         results = []
         for grader in graders:

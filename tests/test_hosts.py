@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,3 +146,52 @@ def test_one_process_agrees_with_itself_and_wrong_jobs_are_refused():
         begin("127.0.0.1:1", None, None)
     with pytest.raises(RocketError, match="process is 2; of 2 processes it is one from 0 to 1"):
         begin("127.0.0.1:1", 2, 2)
+
+
+FALLS = """
+import sys
+from rocketjax import cli
+from rocketjax.grade import Judge
+
+def work(*arguments, **options):
+    raise ValueError("a device fell over")
+
+if sys.argv[-1] == "1":
+    Judge.work = work
+grade = Judge.grade
+Judge.grade = lambda self, *a, **options: grade(self, *a, **options, shard_items=2)
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_an_exception_that_nobody_expects_ends_the_job(tmp_path):
+    """Through the command line: the process that fails says why and goes at once, the one that waits for it follows."""
+    judge = tmp_path / "judge"
+    shutil.copytree(HERE / "golden" / "tiny_llama", judge)
+    config = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    sessions = [f"q{i}" for i in range(6)]
+    files = {
+        "queries": [{"session_id": s, "conversation_input": [{"role": "user", "content": s}]} for s in sessions],
+        "checklist": [{"session_id": s, "checklist": ["One?", "Two?"]} for s in sessions],
+        "response/a": [{"session_id": s, "output": [f"{s} it is"]} for s in sessions],
+    }
+    for name, rows in files.items():
+        (tmp_path / "bench" / f"{name}.jsonl").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bench" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    started = []
+    for i in range(2):
+        command = [sys.executable, "-c", FALLS, "grade", tmp_path / "bench", "-o", tmp_path / "run", "-j", judge]
+        command += ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--processes", 2, "--process", i]
+        started.append(
+            subprocess.Popen([str(x) for x in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    failed = started[1].wait(120)
+    begun = time.monotonic()
+    (waiting, _), (code, text) = ended(started)
+    assert code == failed == 1 and "ValueError: a device fell over" in text
+    assert waiting != 0 and time.monotonic() - begun < 60

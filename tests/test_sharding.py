@@ -93,8 +93,11 @@ def test_a_model_axis_changes_rounding_only(dtype, data, axis):
         assert sum(x.times for x in found) == sums * c.layers
 
 
-def test_a_vocabulary_that_divides_is_cut_too():
-    config = Config("llama", layers=2, D=16, N=4, K=4, H=8, F=32, V=264, context=2048, norm_eps=1e-6,
+@pytest.mark.parametrize(
+    ("data", "axis"), [(2, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 2), (1, 8)))]
+)
+def test_a_vocabulary_that_divides_is_cut_too(data, axis):
+    config = Config("llama", layers=2, D=16, N=8, K=8, H=8, F=32, V=264, context=2048, norm_eps=1e-6,
                     rope_theta=1e4, activation="silu")  # fmt: skip
     rng = np.random.default_rng(0)
     graph, state = nnx.split(Transformer(config))
@@ -105,7 +108,7 @@ def test_a_vocabulary_that_divides_is_cut_too():
 
     rows = rows_of(tiny_judge())[:2]
     whole, _ = graded(model(), 1, 1, rows)
-    cut, grader = graded(model(), 2, 4, rows)
+    cut, grader = graded(model(), data, axis, rows)
     np.testing.assert_allclose(cut, whole, rtol=0, atol=1e-5)
     assert grader.model.embed_VD[...].sharding.spec == PartitionSpec("model")
     # Nothing as large as the embedding is gathered.

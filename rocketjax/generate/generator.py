@@ -128,10 +128,8 @@ class Generator:
         stop: Sequence[int] | None = None,
     ) -> list[Generated]:
         """What follows each prompt (token ids, its BOS included), in their order. See `stream`."""
-        out: list[Generated | None] = [None] * len(prompts)
-        for index, generated in self.stream(prompts, max_new, temperature, top_p, seed, stop):
-            out[index] = generated
-        return [generated for generated in out if generated is not None]
+        found = dict(self.stream(prompts, max_new, temperature, top_p, seed, stop))
+        return [found[i] for i in range(len(prompts))]
 
     def stream(
         self,
