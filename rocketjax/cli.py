@@ -1668,9 +1668,10 @@ def create(
         typer.Option(
             "--generator",
             "-g",
-            metavar="api:MODEL",
-            help="Who writes: a model behind an OpenAI-compatible endpoint, "
-            "OPENAI_BASE_URL (left out: OpenAI's own) with the key OPENAI_API_KEY.",
+            metavar="G|api:MODEL",
+            help="Who writes: a model on this machine, as --judge takes them (default: the embedded one), or one "
+            "behind an OpenAI-compatible endpoint, OPENAI_BASE_URL (left out: OpenAI's own) with the key "
+            "OPENAI_API_KEY.",
         ),
     ],
     output: Annotated[
@@ -1705,13 +1706,28 @@ def create(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A field of the request, as reasoning_effort=low; may be "
-            "repeated. null takes one out of temperature=0.7, top_p=0.95 and max_tokens=2048.",
+            help="Of a local model: temperature=0.7, top_p=0.95, max_tokens=1024 or seed=0. Else a field of the "
+            "request, as reasoning_effort=low; null takes one out of temperature=0.7, top_p=0.95 and "
+            "max_tokens=2048. May be repeated.",
         ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 8,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds for one request.")] = 120.0,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a request that failed for now.")] = 6,
+    dtype: Annotated[
+        Literal["f32", "bf16", "int8"] | None, typer.Option(help="Of a local model's weights. Default: f32.")
+    ] = None,
+    mesh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|data=D,model=M", help="How devices share a local model's work, as in grade. Default: auto."
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Texts that a local model writes at once on each device. Default: 16.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests under way at once. Default: 8.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds for one request. Default: 120.")] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Further tries of a request that failed for now. Default: 6.")
+    ] = None,
     prices: Annotated[
         Path | None,
         typer.Option(
@@ -1742,9 +1758,20 @@ def create(
 
     Example: rocketjax create bench/ --generator api:gpt-5-mini --all --dry-run
     """
-    kind, _, model = generator.partition(":")
-    if kind != "api" or not model:
-        usage(f"--generator is {generator!r}; it takes api:MODEL")
+    if not generator or generator == "api:":
+        usage(f"--generator is {generator!r}; it takes org/name, a path, default, or api:MODEL")
+    remote = generator.startswith("api:")
+    ofs: dict[str, object] = (
+        {"--dtype": dtype, "--mesh": mesh, "--slots": slots}
+        if remote
+        else {
+            "--concurrency": concurrency, "--timeout": timeout, "--retries": retries, "--prices": prices,
+            "--max-usd": max_usd, "--prompts": prompts, "--answers": answers,
+        }
+    )  # fmt: skip
+    for option, value in ofs.items():
+        if value is not None:
+            usage(f"{option} is for {'a model on this machine' if remote else 'api:MODEL'}; {generator} is none")
     if resume and overwrite:
         usage("--resume and --overwrite exclude each other")
     if sum((dry_run, prompts is not None, answers is not None)) > 1:
@@ -1758,8 +1785,11 @@ def create(
     from rocketjax.create import (
         AnswersWriter,
         ApiWriter,
+        LocalWriter,
+        api_model,
         create_checklists,
         estimate_checklists,
+        local_model,
         plan_checklists,
         read_prices,
         write_batch,
@@ -1772,17 +1802,25 @@ def create(
         "seed": seed,
     }  # fmt: skip
     if dry_run:
-        found = estimate_checklists(plan_checklists(bench, **asking), model, fields, known)
+        found = estimate_checklists(plan_checklists(bench, **asking), generator, fields, known, say)
         if as_json:
             print_json(vars(found))
             return
-        say(f"{found.prompts:,} prompts with about {found.prompt_tokens:,} tokens (four bytes each; nothing was sent)")
+        if found.exact:
+            say(f"{found.prompts:,} prompts with {found.prompt_tokens:,} tokens")
+        else:
+            say(
+                f"{found.prompts:,} prompts with about {found.prompt_tokens:,} tokens (four bytes each; nothing was "
+                "sent)"
+            )
         if found.most_completion_tokens is not None:
             worst = "" if found.usd is None else f"; with all of them about ${found.usd:,.4f}"
             say(f"  answers of at most {found.most_completion_tokens:,} tokens{worst}")
         say_failed(found.unfit)
         return
+    model = api_model(generator)
     if prompts is not None:
+        assert model is not None
         count = write_batch(plan_checklists(bench, **asking), prompts, model, fields, output)
         if as_json:
             print_json({"prompts": count, "file": str(prompts)})
@@ -1790,13 +1828,19 @@ def create(
             say(f"wrote {count:,} requests into {prompts}; give the service's answers with --answers FILE")
         return
     assert output is not None
-    writer: Any = (
-        AnswersWriter(answers, model, fields, known)
-        if answers is not None
-        else ApiWriter(
-            model, fields, concurrency=concurrency, timeout=timeout, retries=retries, prices=known, max_usd=max_usd
-        )
-    )
+    writer: Any
+    given: dict[str, Any]
+    if model is None:
+        given = {"dtype": dtype, "mesh": mesh, "slots": slots}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        plan_checklists(bench, **asking)  # what is wrong with the benchmark shows before a model is fetched and loaded
+        writer = LocalWriter(local_model(generator), fields, say=say, **chosen)
+    elif answers is not None:
+        writer = AnswersWriter(answers, model, fields, known)
+    else:
+        given = {"concurrency": concurrency, "timeout": timeout, "retries": retries}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        writer = ApiWriter(model, fields, prices=known, max_usd=max_usd, **chosen)
     mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
     with counting("asking", "queries") as progress:
         made = create_checklists(bench, output, writer, **asking, mode=mode, progress=progress)
@@ -1814,8 +1858,9 @@ def create(
             say(f"  left out: {made.labels_left_out:,} rows of labels of items that are there no more")
         cost = "" if made.usd is None else f"; ${made.usd:,.4f} spent on this folder so far, at worst"
         say(
-            f"  {made.asked:,} answers, {made.prompt_tokens:,} + {made.completion_tokens:,} tokens as the server "
-            f"counts{cost}"
+            f"  {made.asked:,} answers, {made.prompt_tokens:,} + {made.completion_tokens:,} tokens"
+            + (" as the server counts" if remote else "")
+            + cost
         )
     if answers is not None and (writer.unread or writer.unknown):
         lines = " ".join(map(str, writer.unread[:10])) + (" ..." if len(writer.unread) > 10 else "")

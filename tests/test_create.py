@@ -5,12 +5,14 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from endpoint import ANSWER, FAULTS, Endpoint, chat_of
@@ -24,6 +26,7 @@ from rocketjax.create import (
     AnswersWriter,
     ApiWriter,
     Item,
+    LocalWriter,
     Price,
     Written,
     create_checklists,
@@ -34,6 +37,7 @@ from rocketjax.create import (
     write_batch,
 )
 from rocketjax.create.api import retry_after
+from rocketjax.create.local import checked_local
 from rocketjax.create.parse import LONGEST_ITEM, MOST_ITEMS
 from rocketjax.create.prompts import wording
 from rocketjax.create.spend import Purse
@@ -276,11 +280,12 @@ class Fixed:
     name, settings, again = "test:fixed", {"temperature": 0}, True
 
     def __init__(self, *answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.asked, self.before = answers, [], []
 
-    def write(self, chats):
+    def write(self, chats, before):
         for i in reversed(range(len(chats))):
             self.asked.append(chats[i][-1].content)
+            self.before.append(before[i])
             answer = self.answers[(len(self.asked) - 1) % len(self.answers)]
             yield i, answer if isinstance(answer, Written) else Written(answer)
 
@@ -408,10 +413,10 @@ def test_folders_that_are_not_for_checklists(tmp_path):
         create_checklists(bench, other, Fixed("1. Is it?"), mode="overwrite")
 
     class Nested(Fixed):
-        def write(self, chats):
+        def write(self, chats, before):
             with pytest.raises(RocketError, match="another process works on it"):
                 create_checklists(bench, tmp_path / "out", Fixed("1. Is it?"), mode="resume")
-            yield from super().write(chats)
+            yield from super().write(chats, before)
 
     assert create_checklists(bench, tmp_path / "out", Nested("1. Is it?")).created == 2
     with open(tmp_path / "out" / "create.jsonl", "a") as file:
@@ -698,7 +703,7 @@ def test_a_dry_run_asks_nobody(tmp_path, capsys, monkeypatch):
     code, _, err = run(capsys, *command)
     assert code == 0 and "about" in err and "nothing was sent" in err and "q000: has 1 different" in err
     assert sorted(p for p in tmp_path.rglob("*") if p.name != "prices.json") == before
-    assert estimate_checklists(plan_checklists(bench), "m", {"max_tokens": None}).most_completion_tokens is None
+    assert estimate_checklists(plan_checklists(bench), "api:m", {"max_tokens": None}).most_completion_tokens is None
 
 
 def test_a_batch_service_there_and_back(tmp_path, capsys, monkeypatch):
@@ -745,7 +750,9 @@ def test_a_batch_service_there_and_back(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-g", "gpt", "-o", "x"), "it takes api:MODEL"),
+        (("-g", "api:", "-o", "x"), "or api:MODEL"),
+        (("-g", "api:m", "-o", "x", "--slots", "4"), "--slots is for a model on this machine"),
+        (("-g", "org/m", "-o", "x", "--max-usd", "1"), "--max-usd is for api:MODEL"),
         (("-g", "api:m"), "-o is missing"),
         (("-g", "api:m", "-o", "x", "--resume", "--overwrite"), "exclude each other"),
         (("-g", "api:m", "-o", "x", "--dry-run"), "takes no -o"),
@@ -769,3 +776,102 @@ def test_the_command_asks_a_server(tmp_path, serve, capsys):
     assert set(endpoint.tries.values()) == {2} and "<|begin_of_query|>" in endpoint.bodies[0]["messages"][0]["content"]
     rows = [json.loads(line) for line in (out / "create.jsonl").read_text().splitlines()]
     assert [row["asked"] for row in rows] == [2] * 4 and sum(row["usd"] for row in rows) == pytest.approx(0.0016)
+
+
+# A model on this machine.
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """A tiny random model of the goldens, with room for real prompts, that writes noise."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(GOLDEN / "tiny_llama", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    return folder
+
+
+def answers_of(writer, chats, before=None):
+    return dict(writer.write(chats, before or [0] * len(chats)))
+
+
+def test_a_local_model_writes_what_the_generator_says_and_anew_when_asked_again(local, tmp_path):
+    import jinja2
+    from tokenizers import Tokenizer as Library
+
+    chats = [(Message("system", "Be brief."), Message("user", "Name three cities.")), (Message("user", "Sing. " * 9),)]
+    greedy = LocalWriter(str(local), {"temperature": 0, "max_tokens": 12}, mesh="data=1", slots=2)
+    assert not greedy.again and greedy.name == f"local:path:{local}" and len(greedy.settings["weights_sha256"]) == 64
+    found = answers_of(greedy, chats)
+    library = Library.from_file(str(local / "tokenizer.json"))
+    bos = [] if greedy.tokenizer.bos is None else [greedy.tokenizer.bos]
+    form = jinja2.Template(greedy.tokenizer.chat_template)  # the owner's own
+    texts = [
+        form.render(
+            messages=[{"role": turn.role, "content": turn.content} for turn in chat], add_generation_prompt=True
+        )
+        for chat in chats
+    ]
+    prompts = [bos + library.encode(text, add_special_tokens=False).ids for text in texts]
+    for place, text in enumerate(greedy.generator.generate(prompts, 12)):
+        assert found[place].text == text.text and found[place].prompt_tokens == len(prompts[place])
+        assert found[place].completion_tokens == len(text.tokens) and found[place].cut == (text.reason == "length")
+    drawn = LocalWriter(str(local), {"temperature": 1, "max_tokens": 12, "seed": 4}, mesh="data=1", slots=2)
+    first, mixed = answers_of(drawn, chats), answers_of(drawn, chats, [1, 0])
+    drawn.settings["seed"] = 5
+    assert drawn.again and first[1] == mixed[1] and mixed[0] == answers_of(drawn, chats)[0] != first[0]
+    long = (Message("user", "word " * 2100),)
+    refused = answers_of(drawn, [long, chats[1]])
+    assert refused[0].text is None and "with 12 new ones this model takes 2,048" in refused[0].reason
+    assert refused[1].text is not None
+    with pytest.raises(RocketError, match="system turns and one of the user"):
+        answers_of(drawn, [(Message("user", "a"), Message("assistant", "b"), Message("user", "c"))])
+
+
+def test_the_command_asks_a_local_model(local, tmp_path, capsys):
+    """Noise has no questions: every query is asked twice, the second time with another seed, and named."""
+    bench, out = write(tmp_path / "bench", 2), tmp_path / "out"
+    base = ("create", bench, "-g", local, "--set", "max_tokens=8")
+    code, told, _ = run(capsys, *base, "--dry-run", "--json")
+    found = json.loads(told)
+    assert code == 0 and found["exact"] and found["most_completion_tokens"] == 16 and found["usd"] is None
+    code, _, err = run(capsys, *base, "-o", out, "--mesh", "data=1", "--slots", 2)
+    assert code == 3 and "q000: no question in the answer" in err and "4 answers" in err and "server" not in err
+    rows = [json.loads(line) for line in (out / "create.jsonl").read_text().splitlines()]
+    assert [row["asked"] for row in rows] == [2, 2] and len({row["answer"] for row in rows}) == 2
+    assert sum(row["prompt_tokens"] for row in rows) == found["prompt_tokens"]
+    assert {row["model"] for row in rows} == {f"local:path:{local}"}
+    assert run(capsys, *base, "-o", out, "--resume")[0] == 3  # nothing is left to ask
+    assert len((out / "create.jsonl").read_text().splitlines()) == 2
+    code, _, err = run(capsys, *base, "-o", out, "--resume", "--set", "seed=1")
+    assert code == 1 and "settings.seed: 0 there, 1 here" in err
+    code, _, err = run(capsys, "create", bench, "-g", tmp_path / "nowhere", "-o", tmp_path / "other")
+    assert code == 1 and "no such file or folder" in err and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k": 5}, "no setting 'top_k'"),
+        ({"max_tokens": 0}, "whole number from 1"),
+        ({"seed": True}, "whole number from 0"),
+        ({"seed": 1 << 32}, "whole number from 0"),
+        ({"temperature": "hot"}, "is a number"),
+        ({"temperature": float("nan")}, "0 or a positive number"),
+        ({"top_p": 0}, "above 0"),
+    ],
+)
+def test_settings_of_a_local_model(settings, message):
+    with pytest.raises(RocketError, match=message):
+        checked_local(settings)
+
+
+@pytest.mark.weights
+def test_a_real_local_model_writes_checklists(smollm2_gguf, tmp_path):
+    bench = write(tmp_path / "bench", 3)
+    writer = LocalWriter(str(smollm2_gguf), {"max_tokens": 256})
+    made = create_checklists(bench, tmp_path / "out", writer, template="rocketeval")
+    assert made.created >= 2 and made.items >= made.created
+    assert all(item.endswith("?") for c in load_benchmark(tmp_path / "out").checklists.values() for item in c.items)

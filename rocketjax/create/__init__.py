@@ -2,12 +2,15 @@
 
 from rocketjax.create.api import ApiWriter
 from rocketjax.create.batch import AnswersWriter
+from rocketjax.create.local import LocalWriter
 from rocketjax.create.make import (
     Created,
     Estimate,
     Plan,
+    api_model,
     create_checklists,
     estimate_checklists,
+    local_model,
     plan_checklists,
     write_batch,
 )
@@ -16,7 +19,7 @@ from rocketjax.create.spend import Price, read_prices
 from rocketjax.create.writer import Writer, Written
 
 __all__ = [
-    "AnswersWriter", "ApiWriter", "Created", "Estimate", "Item", "Parsed", "Plan", "Price", "Refused", "Writer",
-    "Written", "create_checklists", "estimate_checklists", "parse_checklist", "plan_checklists", "read_prices",
-    "write_batch",
+    "AnswersWriter", "ApiWriter", "Created", "Estimate", "Item", "LocalWriter", "Parsed", "Plan", "Price", "Refused",
+    "Writer", "Written", "api_model", "create_checklists", "estimate_checklists", "local_model", "parse_checklist",
+    "plan_checklists", "read_prices", "write_batch",
 ]  # fmt: skip

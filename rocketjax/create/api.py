@@ -149,7 +149,7 @@ class ApiWriter:
     def __repr__(self) -> str:
         return f"ApiWriter({self.model!r})"
 
-    def write(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Written]]:
+    def write(self, chats: Sequence[Chat], before: Sequence[int] = ()) -> Iterator[tuple[int, Written]]:
         """See `Writer`. Closing the iterator stops new requests; those under way end with the process."""
         self._hopeless, stop = None, threading.Event()
         done: queue.SimpleQueue[tuple[int, Written | BaseException]] = queue.SimpleQueue()

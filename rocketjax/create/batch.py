@@ -99,7 +99,7 @@ class AnswersWriter:
     def name(self) -> str:
         return api_name(self.model)
 
-    def write(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Written]]:
+    def write(self, chats: Sequence[Chat], before: Sequence[int] = ()) -> Iterator[tuple[int, Written]]:
         """See `Writer`."""
         ids = [custom_id(self.model, self.settings, chat) for chat in chats]
         self.unknown = len(self._rows.keys() - set(ids))

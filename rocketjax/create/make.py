@@ -29,6 +29,7 @@ from rocketjax.bench.stored import Store
 from rocketjax.create.api import ApiWriter, checked, most_output
 from rocketjax.create.batch import write_prompts
 from rocketjax.create.folder import ABOUT, FAILED, FORMAT, OK, UNREADABLE, Folder, Mode, Record, opened
+from rocketjax.create.local import LocalWriter, checked_local, count_local
 from rocketjax.create.parse import parse_checklist
 from rocketjax.create.prompts import WORDINGS, Wording, wording
 from rocketjax.create.spend import Price, price_of
@@ -37,6 +38,7 @@ from rocketjax.errors import RocketError
 from rocketjax.files import path_of, require_local
 from rocketjax.grade import write_atomically
 
+DEFAULT = "default"  # the embedded judge, which commands otherwise take where none is named
 ASKED = 2  # times that a query is asked, where no answer can be read
 _ROW = msgspec.json.Decoder(_Row)
 
@@ -78,10 +80,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking would take. Tokens are about four bytes each, for nobody knows a server's tokenizer."""
+    """What asking would take."""
 
     prompts: int
     prompt_tokens: int
+    exact: bool
+    """Whether they are counted by the model's tokenizer. Nobody knows a server's: about four bytes each."""
     most_completion_tokens: int | None
     usd: float | None
     """With the most tokens that each answer may have; None without a price or such a limit."""
@@ -190,17 +194,43 @@ def pick(source: Source, session_id: str, count: int, seed: int) -> dict[str, st
 
 
 def estimate_checklists(
-    plan: Plan, model: str, settings: Mapping[str, Any] | None = None, prices: Mapping[str, Price] | None = None
+    plan: Plan,
+    generator: str,
+    settings: Mapping[str, Any] | None = None,
+    prices: Mapping[str, Price] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Estimate:
-    """What `create_checklists` would ask of `model`, counted without asking."""
-    body = checked(settings)
-    chats = {chat_key(api_name(model), body, p.chat): p.chat for p in plan.prompts.values()}
-    tokens, most = sum(map(approximate_tokens, chats.values())), most_output(body)
-    price = price_of(prices, model, None)
+    """What `create_checklists` would ask of this generator, counted without asking; `say` tells of a download."""
+    chats = {prompt.chat for prompt in plan.prompts.values()}
+    if (model := api_model(generator)) is not None:
+        most = most_output(checked(settings))
+        tokens, price = sum(map(approximate_tokens, chats)), price_of(prices, model, None)
+    else:
+        most = checked_local(settings)["max_tokens"]
+        tokens, price = count_local(local_model(generator), list(chats), say), None
     usd = price.of(tokens, most * len(chats)) if price and most is not None else None
     return Estimate(
-        len(chats), tokens, None if most is None else most * len(chats), usd, len(plan.kept), dict(plan.unfit)
+        prompts=len(chats),
+        prompt_tokens=tokens,
+        exact=model is None,
+        most_completion_tokens=None if most is None else most * len(chats),
+        usd=usd,
+        kept=len(plan.kept),
+        unfit=dict(plan.unfit),
     )
+
+
+def api_model(generator: str) -> str | None:
+    """MODEL of api:MODEL; None for a model on this machine. RocketError where there is no name."""
+    kind, colon, model = generator.partition(":")
+    if not generator or (kind == "api" and colon and not model):
+        raise RocketError(f"generator is {generator!r}; expected api:MODEL, org/name, a path or default")
+    return model if kind == "api" and colon else None
+
+
+def local_model(generator: str) -> str | None:
+    """What `Judge.load` would call it."""
+    return None if generator == DEFAULT else generator
 
 
 def write_batch(
@@ -257,7 +287,8 @@ def create_checklists(
 ) -> Created:
     """Writes a checklist for every query of `bench` that has none, and into folder `output` the benchmark with them.
 
-    `writer` is a `Writer`, or "api:MODEL" for an `ApiWriter` with its defaults. `template` is "native", "rocketeval" or
+    `writer` is a `Writer`, "api:MODEL" for an `ApiWriter`, or a model on this machine as `Judge.load` takes them
+    ("default": the embedded one) for a `LocalWriter`, with their defaults. `template` is "native", "rocketeval" or
     a file (see `prompts.wording`). With `compare`, so many responses to the query are shown, drawn by `seed`, and the
     criteria come from their differences. `reference` is the author whose reference answer is shown; left out, the first
     of the query's in the alphabet. `limit` asks for the first so many queries only (by id); `everything` replaces the
@@ -267,15 +298,13 @@ def create_checklists(
     in the result instead, by query.
     """
     plan = plan_checklists(bench, template, compare, reference, limit, everything, seed)
-    if isinstance(writer, str):
-        kind, _, model = writer.partition(":")
-        if kind != "api" or not model:
-            raise RocketError(f"unknown generator {writer!r}; expected api:MODEL, or a Writer")
-        writer = ApiWriter(model)
     target = path_of(output)
     require_local(target)
     if target.resolve() == plan.source.path.resolve():
         raise RocketError(f"{target}: is the benchmark itself; give another folder for the one with checklists")
+    if isinstance(writer, str):
+        model = api_model(writer)
+        writer = LocalWriter(local_model(writer)) if model is None else ApiWriter(model)
     beginning = about(plan, writer.name, writer.settings)
     with opened(target, beginning, mode) as folder:
         return fill(plan, folder, writer, beginning, progress)
@@ -303,7 +332,8 @@ def fill(
         done = len(keys) - sum(map(len, groups.values()))
         chats = [plan.prompts[sessions[0]].chat for sessions in groups.values()]
         places = list(groups.items())
-        for place, written in writer.write(chats):
+        before = [answered(folder, sessions[0], key) for key, sessions in places]
+        for place, written in writer.write(chats, before):
             key, sessions = places[place]
             asked += 1
             prompt_tokens += written.prompt_tokens or 0
@@ -315,6 +345,12 @@ def fill(
             if progress is not None:
                 progress(done, len(keys))
     return publish(plan, folder, keys, beginning, (asked, prompt_tokens, completion_tokens))
+
+
+def answered(folder: Folder, session_id: str, key: str) -> int:
+    """How often a query got an answer to this very chat."""
+    record = folder.records.get(session_id)
+    return record.asked if record is not None and record.key == key else 0
 
 
 def record_of(

@@ -47,8 +47,11 @@ class Writer(Protocol):
     @property
     def again(self) -> bool: ...
 
-    def write(self, chats: Sequence[Chat]) -> Iterator[tuple[int, Written]]:
-        """Each chat's place and answer, once, as they are finished: in any order, and at once."""
+    def write(self, chats: Sequence[Chat], before: Sequence[int]) -> Iterator[tuple[int, Written]]:
+        """Each chat's place and answer, once, as they are finished: in any order, and at once.
+
+        `before` says how often each was answered already, for a writer that draws by a seed.
+        """
         ...
 
 

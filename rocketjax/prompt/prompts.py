@@ -113,21 +113,7 @@ class Prompter:
     ) -> list[Int]:
         """Token sequences of the items, each equal to the encoding of its whole joint text."""
         prompts = [self.parts(turns, response, self.template.defuse(item)[0], reference) for item in items]
-        # Text between two control tokens is one text to the tokenizer, whoever wrote its pieces.
-        split = [chunks(parts) for parts in prompts]
-        texts = {piece: i for i, piece in enumerate(dict.fromkeys(p for s in split for p in s if isinstance(p, str)))}
-        encoded = self.tokenizer.encode_batch(list(texts))
-        bos = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
-        out = []
-        for pieces in split:
-            ids = list(bos)
-            for piece in pieces:
-                if isinstance(piece, Special):
-                    ids.append(self.tokenizer.special(piece.name))
-                else:
-                    ids += encoded[texts[piece]]
-            out.append(np.asarray(ids, np.int32))
-        return out
+        return encode_parts(self.tokenizer, prompts)
 
     def parts(self, turns: Sequence[Message], response: str, item: str, reference: str | None = None) -> list[Part]:
         """The whole prompt about one item, as parts."""
@@ -166,6 +152,25 @@ class Prompter:
                 f"{where}: the template and the longest item alone exceed {self.max_tokens} tokens; raise --max-tokens"
             )
         return best
+
+
+def encode_parts(tokenizer: Tokenizer, prompts: Sequence[Sequence[Part]]) -> list[Int]:
+    """The tokens of each prompt, a BOS first where the tokenizer has one."""
+    # Text between two control tokens is one text to the tokenizer, whoever wrote its pieces.
+    split = [chunks(parts) for parts in prompts]
+    texts = {piece: i for i, piece in enumerate(dict.fromkeys(p for s in split for p in s if isinstance(p, str)))}
+    encoded = tokenizer.encode_batch(list(texts))
+    bos = [] if tokenizer.bos is None else [tokenizer.bos]
+    out = []
+    for pieces in split:
+        ids = list(bos)
+        for piece in pieces:
+            if isinstance(piece, Special):
+                ids.append(tokenizer.special(piece.name))
+            else:
+                ids += encoded[texts[piece]]
+        out.append(np.asarray(ids, np.int32))
+    return out
 
 
 def chunks(parts: Sequence[Part]) -> list[str | Special]:
