@@ -1,6 +1,7 @@
 """What refinement of checklists is worth: cost against agreement with people, and how its threshold was found.
 
     python experiments/refine.py mtbench BENCH -o RUN [--labeler gpt-4] [--queries N] [--splits 20] [--png FILE]
+                                                   [--also NAME=BENCH2 ...]
     python experiments/refine.py duplicates [-o RUN] [BENCH ...]
 
 `mtbench` grades N queries of a benchmark with scored responses once (RUN is continued if it is there), each checklist
@@ -183,18 +184,36 @@ def mtbench(args: argparse.Namespace) -> dict[str, Any]:
         chosen[f"random {n}"] = drawn[0]
     config = judge.model.config
     prompter = make_prompter(judge.tokenizer, config, overflow="truncate-middle")
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def row_of(name: str, per_response: float, tokens: float, value: np.ndarray, given: np.ndarray) -> None:
+        row: dict[str, Any] = {"items": name, "per_response": per_response, "tokens_per_response": tokens}
+        for k, figure in enumerate(FIGURES):
+            for key, x in ((figure, value[k]), (f"{figure}_less_given", value[k] - given[k])):
+                row[key] = [float(x[0]), *np.nanpercentile(x[1:], [2.5, 97.5]).tolist()]
+        rows.append(row)
+
     for name, c in chosen.items():
         kept = {s: np.flatnonzero(c[0, q]).tolist() for q, s in enumerate(whole.sessions)}
         part = with_items(msgspec.structs.replace(b, checklists=asked), kept)
         packed = survey(part, prompter, config)
         tokens = sum(r.tokens for r in packed.rows.values()) / (Q * len(whole.models))
-        row: dict[str, Any] = {"items": name, "per_response": float(c.sum() / (S * Q)), "tokens_per_response": tokens}
-        for k, figure in enumerate(FIGURES):
-            x, gap = values[name][k], values[name][k] - values["given"][k]
-            row[figure] = [float(x[0]), *np.nanpercentile(x[1:], [2.5, 97.5]).tolist()]
-            row[f"{figure}_less_given"] = [float(gap[0]), *np.nanpercentile(gap[1:], [2.5, 97.5]).tolist()]
-        rows.append(row)
+        row_of(name, float(c.sum() / (S * Q)), tokens, values[name], values["given"])
+    for name, folder in (text.split("=", 1) for text in args.also):
+        other = rocketjax.load_benchmark(folder)
+        both = [q for q, s in enumerate(whole.sessions) if s in other.checklists]
+        sessions = {whole.sessions[q]: other.checklists[whole.sessions[q]] for q in both}
+        other = msgspec.structs.replace(other, checklists=sessions)
+        its = args.output.with_name(f"{args.output.name}-{name}")
+        x = evidence(judge.grade(other, its, mode="resume", overflow="truncate-middle"), other,
+                     labels_of(other, args.labeler))  # fmt: skip
+        assert x.models == whole.models and x.sessions == tuple(sessions)
+        times = times_XQ[:, both]
+        value = measured(np.repeat(x.item_QI[None], S, axis=0), x.p_QMI, x.label_QM, splits, times)
+        given = measured(chosen["given"][:, both], p_QMI[both], label_QM[both], splits, times)
+        packed = survey(other, prompter, config)
+        tokens = sum(r.tokens for r in packed.rows.values()) / (len(both) * len(x.models))
+        row_of(f"{name} ({len(both)} queries)", float(x.item_QI.sum() / len(both)), tokens, value, given)
     reasons: dict[str, int] = {}
     for d in refined(e, Settings())[1].values():
         for r in d.reasons:
@@ -308,6 +327,7 @@ def main() -> None:
     one.add_argument("--queries", type=int)
     one.add_argument("--splits", type=int, default=20)
     one.add_argument("--png", type=Path)
+    one.add_argument("--also", metavar="NAME=BENCH2", action="append", default=[])
     two = kinds.add_parser("duplicates")
     two.add_argument("bench", nargs="*")
     for each in (one, two):

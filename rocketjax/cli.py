@@ -691,6 +691,9 @@ def score(
     compat: Annotated[
         Literal["rocketeval"] | None, typer.Option(help="RocketEval's own scores, its trees and blend with --labels.")
     ] = None,
+    item_weights: Annotated[
+        bool, typer.Option("--item-weights", help="The mean by the weights that the benchmark's checklists give items.")
+    ] = False,
     labels: Annotated[
         str | None,
         typer.Option("--labels", metavar="LABELER", help="For --compat, and to print a risk-coverage curve."),
@@ -706,30 +709,34 @@ def score(
     Example: rocketjax score runs/first --head ridge --abstain 1.5
     """
     if compat:
-        if head is not None or abstain is not None or score_train or jury:
-            usage("--compat is RocketEval's way alone: without --head, --abstain, --score-train and --jury")
+        if head is not None or abstain is not None or score_train or jury or item_weights:
+            usage("--compat is RocketEval's way alone: no --head, --abstain, --score-train, --jury or --item-weights")
         if (labels is None) != (train_models is None):
             usage("--compat takes --labels and --train-models together, or neither")
     elif train_models is not None:
         usage("--train-models is for --compat; fit has its own")
     elif labels is not None and abstain is None:
         usage("--labels is for --compat, and with --abstain for a risk-coverage curve; fit reads labels")
-    if bench is not None and labels is None:
-        usage("--bench is where --labels are")
+    if item_weights and (head not in (None, "mean") or score_train or jury):
+        usage("--item-weights are for the mean alone: without another --head, --score-train and --jury")
+    if bench is not None and labels is None and not item_weights:
+        usage("--bench is where --labels and --item-weights are")
     from rocketjax.grade import Run
     from rocketjax.reweight import about_scores, labels_of, score_compat
     from rocketjax.reweight import score as score_run
 
     opened = Run.open(run)
-    given = labels_of(benchmark_of(opened, bench), labels) if labels else None
+    benchmark = benchmark_of(opened, bench) if labels or item_weights else None
+    given = labels_of(benchmark, labels) if labels and benchmark is not None else None
     curve = None
     if compat:
         models = None if train_models is None else read_names(train_models)
         table = score_compat(opened, given, labels, models)
     else:
         table = score_run(
-            opened, head, abstain=abstain, score_train=score_train, jury=[Run.open(other) for other in jury or ()]
-        )
+            opened, head, abstain=abstain, score_train=score_train, jury=[Run.open(other) for other in jury or ()],
+            item_weights=benchmark if item_weights else None,
+        )  # fmt: skip
         if given is not None and abstain is not None:
             curve = coverage(table, given, abstain)
     about = about_scores(table)
@@ -743,6 +750,9 @@ def score(
     else:
         say(f"wrote {run / 'scores.parquet'}: {table.num_rows:,} responses, {empty:,} of them without a score")
         say(f"  head {about['head']}" + (f", fitted to {about['labeler']}" if about.get("labeler") else ""))
+        if weights := about.get("item_weights"):
+            said = f"{weights['queries']:,} checklists of {weights['benchmark']} give their items weights"
+            say(f"  {said}; {weights['queries_without']:,} do not, nor {weights['items_without']:,} items of these")
         if about.get("compat"):
             say(f"  RocketEval's own scores (--compat {about['compat']})")
         if about.get("left_out"):
@@ -911,7 +921,7 @@ def items(
         strange = sorted(named.keys() - set(cells.models))
         if strange:
             raise RocketError(f"{families}: no model {strange[0]!r} in this run; it has: {', '.join(cells.models)}")
-    table = item_table(cells, {s: c.items for s, c in benchmark.checklists.items()}, weights, named)
+    table = item_table(cells, benchmark.checklists, weights, named)
     if output is not None:
         if output.suffix == ".parquet":
             write_table(output, table)

@@ -32,7 +32,7 @@ from rocketjax.refine import (
 )
 from rocketjax.refine.evidence import usefulness
 from rocketjax.refine.probe import NEGATION, WORDINGS, Probes
-from rocketjax.refine.reasons import below, same_facts, share
+from rocketjax.refine.reasons import below, dead, same_facts, share
 from rocketjax.reweight import item_table, labels_of, panel, save_features
 
 KINDS = ("good", "good", "good", "duplicate", "dead", "unanswerable", "reversed")
@@ -374,6 +374,16 @@ def test_the_interval_of_a_share():
     assert np.allclose(share(3, 20), np.quantile(draws, [0.05, 0.95]), atol=2e-3)
     assert share(0, 9)[0] == 0 and share(9, 9)[1] == 1
     assert share(0, 11)[1] > 0.15 > share(0, 12)[1], "12 responses, all alike, are the fewest that say dead"
+
+
+def test_a_judge_whose_p_moves_little_is_measured_by_its_own_spread():
+    """All answers are yes, and no p deviates by more than 0.06: dead are only the items that move much less."""
+    e = planted()
+    e = replace(e, p_QMI=0.6 + 0.15 * e.p_QMI)
+    f = figures(e)
+    assert f.deviation[:, GOOD].max() < 0.06 and (f.yes_rate == 1).all()
+    found = dead(e, f, 12)
+    assert set(found) == {(q, DEAD) for q in range(Q)} and all(reason.drop for reason in found.values())
 
 
 def test_similarities_do_not_depend_on_directions_or_size():

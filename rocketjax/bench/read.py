@@ -1,7 +1,8 @@
 """Reads a benchmark's folder in the layout of RocketEval and WildBench.
 
     queries.jsonl | query.jsonl                  {"session_id", "conversation_input": [{"role", "content"}]}
-    checklist.jsonl | checklist/checklist.jsonl  {"session_id", "checklist": [...]}, or in the queries
+    checklist.jsonl | checklist/checklist.jsonl  {"session_id", "checklist": [...]}, or in the queries;
+                                                 beside it, if you like, "weights" and "categories" of its items
     response/<model>.jsonl                       {"session_id", "output": [text], "chat_history": [...]}
     score/<labeler>/<model>.jsonl                {"session_id", "model_test", "score"}
     gold_judgment/<labeler>/<model>.jsonl        {"session_id", "model_test", "judgment": ["Yes", "No", ...]}
@@ -28,7 +29,17 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from rocketjax.bench.records import Benchmark, Checklist, Exclusion, Label, Message, Query, Response
+from rocketjax.bench.records import (
+    Benchmark,
+    Checklist,
+    Exclusion,
+    Label,
+    Message,
+    Query,
+    Response,
+    known_categories,
+    known_weights,
+)
 from rocketjax.bench.stored import Content, Ids, Joined, Store, Stored
 from rocketjax.errors import RocketError
 
@@ -50,6 +61,8 @@ class _QueryRow(_Row):
 
 class _ChecklistRow(_Row):
     checklist: list[str] | str
+    weights: list[float | None] | None = None
+    categories: list[str | None] | None = None
 
 
 class _ResponseRow(_Row):
@@ -95,6 +108,8 @@ _ADVICE = {  # what each field has to be, said with every error about it
     "conversation_input": 'give {"role", "content"} turns, roles system, user or assistant, a user turn last',
     "references": 'give an object of strings, {"author": "answer"}, or leave it out',
     "checklist": "give a list of different yes/no questions, one string each",
+    "weights": "give a number of 0 or more for each item of the checklist, one above 0, null where it is not known",
+    "categories": "give a string for each item of the checklist, null where it is not known",
     "output": "give the answer as a list with exactly one string",
     "chat_history": "give all turns before the question in order, with it or without, or leave the field out",
     "generator": "a file holds the responses of one model, the one it is named after",
@@ -242,13 +257,15 @@ def _read_checklists(load: _Load, found: list[str]) -> Stored[Checklist]:
     contents = [*load.queries.contents, *([_content(file, load.store)] if file else [])]
 
     def decode(session_id: str, text: bytes) -> Checklist:
-        return Checklist(session_id, tuple(_CHECKLIST.decode(text).checklist))
+        row = _CHECKLIST.decode(text)
+        weights, categories = known_weights(row.weights or ()), known_categories(row.categories or ())
+        return Checklist(session_id, tuple(row.checklist), weights, categories)
 
     in_file = Stored(load.ids, contents, decode)
     empty: dict[str, int] = {}  # sessions with a checklist of no items, and its line
     if file:
         for at, row, start, text in load.rows(contents[1], file, "", _CHECKLIST):
-            if _items(at, row.checklist):
+            if _weighed(at, row):
                 in_file.add(row.session_id, at.line, start, text, content=1)
             else:
                 empty[row.session_id] = at.line
@@ -258,12 +275,20 @@ def _read_checklists(load: _Load, found: list[str]) -> Stored[Checklist]:
         at = _At(load.asked, place.line)
         items: tuple[str, ...] = ()
         if session_id in load.checked:
-            items = _items(at, _QUERY.decode(load.queries.text(session_id)).checklist or [])
+            text = load.queries.text(session_id)
+            items = _items(at, _QUERY.decode(text).checklist or [])
+            if items:  # only beside items are other fields those of a checklist
+                _weighed(at, _row(at, _CHECKLIST, text))
         if session_id in in_file or session_id in empty:
             line = in_file.place(session_id).line if session_id in in_file else empty[session_id]
             if items and (session_id in empty or items != in_file[session_id].items):
                 problem = f"session {session_id!r} has another checklist in {contents[1].name}:{line}"
                 raise at.error("checklist", problem, advice="keep one of the two")
+            for field in ("weights", "categories") if items else ():
+                own = getattr(decode(session_id, load.queries.text(session_id)), field)
+                if own is not None and own != getattr(in_file[session_id], field):
+                    problem = f"session {session_id!r} has others in {contents[1].name}:{line}"
+                    raise at.error(field, problem, advice="keep one of the two")
         if session_id in in_file:
             checklists.put(session_id, in_file.place(session_id))
         elif session_id in empty:
@@ -382,6 +407,25 @@ def _items(at: _At, checklist: list[str] | str) -> tuple[str, ...]:
     if len(only.splitlines()) > 1 or _NUMBERED.match(only):
         raise at.error("checklist[0]", "the only item holds several lines or questions: unparsed model output?")
     return tuple(checklist)
+
+
+def _weighed(at: _At, row: _ChecklistRow) -> tuple[str, ...]:
+    """The items, checked, and with them their weights and categories."""
+    items = _items(at, row.checklist)
+    for field in ("weights", "categories"):
+        given = getattr(row, field)
+        if given is not None and len(given) != len(items):
+            raise at.error(field, f"has {len(given)} entries for the {len(items)} items of {row.session_id!r}")
+    for i, weight in enumerate(row.weights or ()):
+        if weight is not None and not 0 <= weight < math.inf:
+            raise at.error(f"weights[{i}]", f"is {weight:g}")
+    known = [weight for weight in row.weights or () if weight is not None]
+    if known and not any(known):
+        raise at.error("weights", "has no weight above 0, so that nothing would count")
+    for i, category in enumerate(row.categories or ()):
+        if category is not None and not category.strip():
+            raise at.error(f"categories[{i}]", "is blank")
+    return items
 
 
 def _response(at: _At, row: _ResponseRow, model: str, queries: Mapping[str, Query]) -> Response:
@@ -504,9 +548,7 @@ def _rows(path: Path, content: Content, decoder: msgspec.json.Decoder[Row]) -> I
     for line, start, text in texts:
         at = _At(path, line)
         try:
-            row = decoder.decode(text)
-        except msgspec.ValidationError as error:
-            raise _wrong_field(at, str(error)) from None
+            row = _row(at, decoder, text)
         except (msgspec.DecodeError, RecursionError) as error:
             raise _not_json(at, str(error), text, content.cut_off and line == content.newlines + 1) from None
         if not row.session_id.strip():
@@ -514,6 +556,14 @@ def _rows(path: Path, content: Content, decoder: msgspec.json.Decoder[Row]) -> I
         yield at, row, start, text
     if content.changed():
         raise RocketError(f"{_show(path)}: was changed while it was read; begin again once it is whole")
+
+
+def _row(at: _At, decoder: msgspec.json.Decoder[Row], text: bytes) -> Row:
+    """The row that the text holds; RocketError where a field is of another type."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _wrong_field(at, str(error)) from None
 
 
 def _opened(path: Path, read: Callable[[], Opened]) -> Opened:

@@ -33,6 +33,42 @@ class Checklist(msgspec.Struct, frozen=True):
 
     session_id: str
     items: tuple[str, ...]
+    weights: tuple[float | None, ...] | None = None
+    """How much each item counts beside the query's others: finite, 0 or more, one above 0; None for an item of which
+    nobody said. None where none is known."""
+    categories: tuple[str | None, ...] | None = None
+    """What each item is about. None where none is known."""
+
+    def only(self, items: Sequence[int]) -> "Checklist":
+        """The checklist of these items, by number, in this order, each with its weight and category.
+
+        Where no weight above 0 is among them there are none: weights of 0 alone would say nothing.
+        """
+        return Checklist(
+            self.session_id,
+            tuple(self.items[i] for i in items),
+            known_weights([self.weights[i] for i in items]) if self.weights else None,
+            known_categories([self.categories[i] for i in items]) if self.categories else None,
+        )
+
+    def row(self) -> dict[str, object]:
+        """The row of checklist.jsonl that is read as this checklist."""
+        row: dict[str, object] = {"session_id": self.session_id, "checklist": self.items}
+        if self.weights is not None:
+            row["weights"] = self.weights
+        if self.categories is not None:
+            row["categories"] = self.categories
+        return row
+
+
+def known_weights(weights: Sequence[float | None]) -> tuple[float | None, ...] | None:
+    """The weights, or None where none is above 0."""
+    return tuple(weights) if any(weights) else None
+
+
+def known_categories(categories: Sequence[str | None]) -> tuple[str | None, ...] | None:
+    """The categories, or None where there is none."""
+    return tuple(categories) if any(categories) else None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -100,13 +136,16 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
     def sha256(self) -> str:
         """A hash (64 hex digits) of all queries, checklists and responses.
 
-        It depends on their content only: not on labels, the order of lines, compression or the folder's name.
+        It depends on their content only: not on labels, the order of lines, compression or the folder's name. Nor does
+        it on what items weigh and are about, which no grade depends on.
         """
         encoder = msgspec.json.Encoder(order="sorted")
         digest = hashlib.sha256(b"rocketjax benchmark 1\n")
-        for records in (self.queries, self.checklists, *(self.responses[m] for m in self.models)):
+        kinds: list[Mapping[str, Query] | Mapping[str, Checklist] | Mapping[str, Response]]
+        kinds = [self.queries, self.checklists, *(self.responses[m] for m in self.models)]
+        for records in kinds:
             for session_id in sorted(records):
-                digest.update(encoder.encode(records[session_id]) + b"\n")
+                digest.update(encoder.encode(asked(records[session_id])) + b"\n")
         return digest.hexdigest()
 
     @cached_property
@@ -116,7 +155,7 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
         digest = hashlib.sha256(b"rocketjax questions 1\n")
         for session_id in sorted(self.checklists):
             digest.update(encoder.encode(self.queries[session_id]) + b"\n")
-            digest.update(encoder.encode(self.checklists[session_id]) + b"\n")
+            digest.update(encoder.encode(asked(self.checklists[session_id])) + b"\n")
         return digest.hexdigest()
 
     def conversation(self, session_id: str, model: str) -> tuple[Message, ...]:
@@ -180,3 +219,8 @@ class Benchmark(msgspec.Struct, frozen=True, dict=True):
         close = difflib.get_close_matches(model, self.models, n=1, cutoff=0.5)
         guess = f"; did you mean {close[0]!r}?" if close else "."
         return f"{self.name}: no model {model!r}{guess} Known: {', '.join(self.models)}"
+
+
+def asked(record: Query | Checklist | Response) -> object:
+    """What of a record a grade depends on: all, but of a checklist only its items."""
+    return {"session_id": record.session_id, "items": record.items} if isinstance(record, Checklist) else record

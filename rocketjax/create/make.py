@@ -454,7 +454,9 @@ def write_benchmark(plan: Plan, out: Path, made: Mapping[str, Record]) -> int:
     def without_checklists() -> Iterator[bytes]:
         for text in texts(queries):
             row = decoder.decode(text)
-            row.pop("checklist", None)
+            if row.pop("checklist", None):  # without one they are of something else
+                for field in ("weights", "categories"):
+                    row.pop(field, None)
             yield encoder.encode(row) + b"\n"
 
     write_lines(out / "queries.jsonl", without_checklists())
@@ -480,7 +482,7 @@ def write_benchmark(plan: Plan, out: Path, made: Mapping[str, Record]) -> int:
                 if any(item.category is not None for item in items):
                     row["categories"] = [item.category for item in items]
             elif session_id in plan.kept:
-                row["checklist"] = list(plan.source.checklists[session_id].items)
+                row = plan.source.checklists[session_id].row()
             else:
                 continue
             yield encoder.encode(row) + b"\n"

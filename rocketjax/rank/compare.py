@@ -24,6 +24,7 @@ from rocketjax.reweight import Head, labels_of, score
 
 MOVED = 10  # items that moved most, in the answer
 SETTINGS = ("judge", "prompt", "versions")
+WEIGHTS = "item_weights"  # in what scores say of themselves
 
 
 def compare_runs(
@@ -43,8 +44,9 @@ def compare_runs(
     difference b - a with its interval and p (bootstrap of the queries, the same ones in both; Holm's correction over
     the models), both ranks. `responses`: agreement of b's scores with a's. `labels`: agreement with a labeler for each,
     and its change. `items`, where both graded the same checklists: how far p(yes) moved, and where most. `settings`:
-    what was set otherwise. Differences of scores mean little where the heads' scales differ, which `scales` tells.
-    Raises RocketError where they share no two models or no query.
+    what was set otherwise, the items' own weights included where scores were made by them. Differences of scores mean
+    little where the heads' scales differ, which `scales` tells. Raises RocketError where they share no two models or no
+    query.
     """
     tables = [run.scores if head is None else score(run, head, write=False) for run, head in ((a, head_a), (b, head_b))]
     one, two = (scored(run, t) for run, t in zip((a, b), tables, strict=True))
@@ -91,7 +93,8 @@ def compare_runs(
         "responses": {"n": int(both.sum())} | figures(responses(got, want), n, draw, tail),
         "labels": None, "items": moved_items(a, b),
         "settings": [line for key in SETTINGS for line in differences(
-            {key: a.meta.get(key)}, {key: b.meta.get(key)})],
+            {key: a.meta.get(key)}, {key: b.meta.get(key)})] + differences(
+            {WEIGHTS: one.about.get(WEIGHTS)}, {WEIGHTS: two.about.get(WEIGHTS)}),
     }  # fmt: skip
     for key in ("kappa", "quadratic_kappa"):
         del out["responses"][key]  # whole points are a labeler's categories, not a judge's

@@ -98,6 +98,9 @@ class Ranking(list[dict[str, Any]]):
             lines.append(f"as if all responses were equally long: twice the length is worth {e['value']:+.3f}{ends}")
         for one in self.separated:
             lines.append(f"{one['model']}: {one['why']}, so its strength has no finite estimate")
+        weights = self.about.get("item_weights")
+        if weights:
+            lines.append(f"scores are means by the item weights of {weights['benchmark']}")
         seen = self.about.get("scored_by_a_head_that_saw_its_labels")
         if seen:
             lines.append(f"scored by a head that was trained on their own labels: {', '.join(seen)}")

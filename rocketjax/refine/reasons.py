@@ -17,14 +17,15 @@ from scipy.stats import beta, chi2, false_discovery_control, norm
 from scipy.stats import t as student
 
 from rocketjax.refine.evidence import Bool, Evidence, Figures, Float
-from rocketjax.reweight.items import DEAD, correlation
+from rocketjax.reweight.items import correlation
 
 Kind = Literal["unstable", "unanswerable", "duplicate", "dead", "reversed", "cut", "least"]
 Key = tuple[int, int]  # query, item
 
 SURE = 0.95  # of one-sided intervals
 RARE = 0.15  # an answer that is surely given less often than this is never given
-STILL = 0.05  # deviation of p below which answers that are all the same tell no responses apart
+STILL = 4  # p that moves less than this part of the usual deviation tells no responses apart,
+MOST_STILL, LEAST_STILL = 0.05, 0.005  # between these for a judge that is always sure and one that never is
 LOW_MASS = 0.1  # P(Yes) + P(No) below this: the judge had something else to say
 # `experiments/refine.py duplicates`, default judge: of 43 paraphrases and 521 other pairs of items of one query, most
 # about facts of one kind, 13 and 10 are above it and have the same facts; 12 and 7 with the answers of six models
@@ -67,22 +68,26 @@ def share(count: float, n: float) -> tuple[float, float]:
 def dead(e: Evidence, f: Figures, responses: int) -> dict[Key, Reason]:
     """Items that give all responses the same answer: the other one is surely rarer than `RARE`.
 
-    They are dropped where p hardly moves either (deviation below `STILL`): scores are made of p, so an item that says
-    0.6 of bad and 0.9 of good responses is only flagged. Dropped too is an item whose p surely deviates by less than
-    `rocketjax.reweight.items.DEAD`, on whichever side.
+    Scores are made of p, so what counts beside the answers is how far p moves, by the judge's own measure: the median
+    item's deviation over responses. One that gives all the same answer is dropped where p deviates by less than a
+    `STILL`th of that, and at most by `MOST_STILL`; flagged below half of it. An item that says 0.6 of bad and 0.9 of
+    good responses is kept. An item whose p surely deviates by less than the `STILL`th is dropped, whatever its answers.
     """
+    known = f.deviation[e.item_QI & np.isfinite(f.deviation)]
+    usual = float(np.median(known)) if len(known) else 0.0
+    still = max(LEAST_STILL, min(MOST_STILL, usual / STILL))
     found = {}
     for q, i in np.argwhere(e.item_QI & (np.nan_to_num(f.responses) >= max(responses, 2))):
-        n = int(f.responses[q, i])
+        n, deviation = int(f.responses[q, i]), float(f.deviation[q, i])
         yes = round(f.yes_rate[q, i] * n)
         rarest = share(min(yes, n - yes), n)[1]
-        sample = f.deviation[q, i] * np.sqrt(n / (n - 1))
-        most = float(sample * np.sqrt((n - 1) / chi2.ppf(1 - SURE, n - 1)))
+        most = float(deviation * np.sqrt(n / (n - 1)) * np.sqrt((n - 1) / chi2.ppf(1 - SURE, n - 1)))
         same = rarest <= RARE
-        if same or most < DEAD:
-            drop = bool(most < DEAD or f.deviation[q, i] < STILL)
-            numbers = {"responses": n, "yes": yes, "other_answer_at_most": rarest, "deviation": f.deviation[q, i]}
-            found[int(q), int(i)] = Reason("dead", drop, numbers)
+        drop = most < still or (same and deviation < still)
+        if drop or (same and deviation < usual / 2):
+            numbers = {"responses": n, "yes": yes, "other_answer_at_most": rarest, "deviation": deviation,
+                       "usual_deviation": usual}  # fmt: skip
+            found[int(q), int(i)] = Reason("dead", bool(drop), numbers)
     return found
 
 

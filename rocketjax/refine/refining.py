@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 import rocketjax
-from rocketjax.bench import Benchmark, Checklist, load_benchmark
+from rocketjax.bench import Benchmark, load_benchmark
 from rocketjax.bench.importers.source import publish, write_manifest
 from rocketjax.errors import RocketError
 from rocketjax.files import path_of, read_bytes, require_local
@@ -172,9 +172,7 @@ def criterion_of(e: Evidence) -> Criterion:
 
 def with_items(benchmark: Benchmark, kept: Mapping[str, Sequence[int]]) -> Benchmark:
     """The benchmark with these items of its checklists, without its labels."""
-    checklists = {
-        s: Checklist(s, tuple(c.items[i] for i in kept[s])) if s in kept else c for s, c in benchmark.checklists.items()
-    }
+    checklists = {s: c.only(kept[s]) if s in kept else c for s, c in benchmark.checklists.items()}
     return msgspec.structs.replace(benchmark, checklists=checklists, labels={})
 
 

@@ -13,9 +13,9 @@ from rocketjax.bench import Benchmark, Response
 def write_benchmark(benchmark: Benchmark, kept: Mapping[str, Sequence[int]], folder: Path) -> dict[str, int]:
     """Writes the benchmark into an empty folder, with these items of each checklist that is named in `kept`.
 
-    Judgments of items get their new numbers. Returns what was left out: `item_judgments` of items that are gone, and
-    `judged_responses` that have no judgment left. A record is in memory at a time, and equal benchmarks give equal
-    bytes.
+    Items keep their weights and categories. Judgments of items get their new numbers. Returns what was left out:
+    `item_judgments` of items that are gone, and `judged_responses` that have no judgment left. A record is in memory at
+    a time, and equal benchmarks give equal bytes.
     """
     sessions = list(benchmark.queries)
     queries = (
@@ -29,10 +29,8 @@ def write_benchmark(benchmark: Benchmark, kept: Mapping[str, Sequence[int]], fol
     write_rows(folder / "queries.jsonl", queries)
     asked = [s for s in sessions if s in benchmark.checklists]
     checklists = (
-        {"session_id": s, "checklist": [benchmark.checklists[s].items[i] for i in kept[s]] if s in kept
-         else list(benchmark.checklists[s].items)}
-        for s in asked
-    )  # fmt: skip
+        (benchmark.checklists[s].only(kept[s]) if s in kept else benchmark.checklists[s]).row() for s in asked
+    )
     write_rows(folder / "checklist.jsonl", checklists)
     for model in benchmark.models:
         responses = benchmark.responses[model]

@@ -23,6 +23,7 @@ from rocketjax.rank import agree
 from rocketjax.rank.agreement import graded_items
 from rocketjax.rank.scored import Scored, scored
 from rocketjax.reweight import (
+    WEIGHED,
     Options,
     Panel,
     about_scores,
@@ -30,6 +31,7 @@ from rocketjax.reweight import (
     compare,
     features_of,
     fit_panel,
+    item_shares,
     item_table,
     labels_of,
     load_head,
@@ -200,12 +202,12 @@ def collect(
         references.append(against_labels(run, benchmark, labeler, ranking, about, samples))
     if ratings is not None:
         references.append(against_ratings(run, benchmark, ratings, ratings_name or "ratings", ranking, samples))
-    weights, hurting, whose = weights_of(run, whole, about)
+    weights, hurting, whose = weights_of(run, whole, about, benchmark)
     texts = None if benchmark is None else {s: c.items for s, c in benchmark.checklists.items()}
     weight_of = {} if weights is None else {
         s: tuple(relative(weights[q], whole.counts[q]).tolist()) for q, s in enumerate(whole.sessions)
     }  # fmt: skip
-    items = item_table(whole, texts, hurting).to_pylist()
+    items = item_table(whole, None if benchmark is None else benchmark.checklists, hurting).to_pylist()
     for row in items:
         row["weight"] = weight_of[row["session_id"]][row["item"]] if weight_of else None
     shown, total = chosen(grades, benchmark, scores, labels, labeler, judgments)
@@ -392,7 +394,7 @@ def risk_curve(
 
 
 def weights_of(
-    run: Run, whole: Panel, about: Mapping[str, Any]
+    run: Run, whole: Panel, about: Mapping[str, Any], benchmark: Benchmark | None
 ) -> tuple[npt.NDArray[Any] | None, tuple[npt.NDArray[Any], npt.NDArray[Any]] | None, str]:
     """The item weights of the head that made the scores, f32[Q, I]; the same with their standard errors where they
     were fitted to labels, so that one below 0 says something; and whose they are, or why there are none."""
@@ -401,6 +403,13 @@ def weights_of(
         return None, None, "scores are RocketEval's own (--compat), whose trees have no weights per item"
     if name == "mean":
         return None, None, "scores are the mean, so all items of a query weigh the same"
+    if name == WEIGHED:
+        if benchmark is None:
+            return None, None, "scores are means by the checklists' own weights, which stand in the benchmark"
+        found = item_shares(benchmark, run, whole) if any(c.weights for c in benchmark.checklists.values()) else None
+        if found is None or found.about["sha256"] != about["item_weights"]["sha256"]:
+            return None, None, "scores are means by the checklists' own weights, which are others now"
+        return found.share_QI, None, "weights that the checklists give their items"
     if name == "label-free":
         if about.get("jury"):
             return None, None, "scores are those of a jury of several runs, whose weights are not this run's"
@@ -417,10 +426,10 @@ def weights_of(
         ):
             head = load_head(folder)
             require_questions(head, run, whole)
-            found = head.weights()
-            if found is None:
+            own = head.weights()
+            if own is None:
                 return None, None, f"head {name} is not linear, so its items have no weights"
-            return found[0], found, f"weights of head {name}, fitted to {about.get('labeler')}"
+            return own[0], own, f"weights of head {name}, fitted to {about.get('labeler')}"
     return None, None, f"head {name} made the scores; it is not in the run's folder, so its weights are not known"
 
 

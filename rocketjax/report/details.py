@@ -194,6 +194,11 @@ def facts(report: Report) -> str:
                    ("trained on", ", ".join(about.get("trained_on") or ())),
                    ("folds", about.get("folds") or "none: the models trained on are not scored")]  # fmt: skip
     scores += [(f"jury, {name}", f"{share:.0%} of the weight") for name, share in (about.get("jury") or {}).items()]
+    if weights := about.get("item_weights"):
+        scores += [("weights of the items", f"as the checklists of {weights['benchmark']} give them"),
+                   ("weights, sha256", weights["sha256"]),
+                   ("queries without any", weights["queries_without"]),
+                   ("other items without one", weights["items_without"])]  # fmt: skip
     limit = about.get("abstain")
     scores.append(("abstains", "never" if limit is None else f"above a standard error of {limit:g}"))
     groups = [("Judge", own), ("Benchmark", data), ("Scores", scores), ("Versions", list(versions.items())),

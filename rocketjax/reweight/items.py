@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from scipy.stats import t as student
 
+from rocketjax.bench import Checklist
 from rocketjax.reweight.panels import Panel
 
 Float = npt.NDArray[np.float64]
@@ -20,6 +21,8 @@ ITEMS = pa.schema(
         pa.field("session_id", pa.string(), nullable=False),
         pa.field("item", pa.int32(), nullable=False),
         pa.field("text", pa.string()),
+        pa.field("category", pa.string()),
+        pa.field("given_weight", pa.float64()),
         pa.field("responses", pa.int32(), nullable=False),  # graded ones
         pa.field("mean_p", pa.float64()),
         pa.field("yes_rate", pa.float64()),  # share of p above one half
@@ -60,12 +63,13 @@ def families_of(models: tuple[str, ...], families: Mapping[str, str] | None) -> 
 
 def item_table(
     panel: Panel,
-    texts: Mapping[str, tuple[str, ...]] | None = None,
+    checklists: Mapping[str, Checklist] | None = None,
     weights: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     families: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """A row per item, by session and item; null where a figure cannot be had.
 
+    - `text`, `category` and `given_weight` are what the checklists say.
     - `discrimination`: correlation of the item's p with the mean of the query's other items, over the responses (the
       item-rest correlation of classical test theory; Lord & Novick 1968, section 15.3).
     - `agreement`: correlation of the item's p with the labels.
@@ -87,6 +91,7 @@ def item_table(
     rows = []
     for q, session in enumerate(panel.sessions):
         count = panel.counts[q]
+        given = None if checklists is None else checklists[session]
         own_MI = np.where(graded_QM[q][:, None], p_QMI[q, :, :count], np.nan)
         for i in range(count):
             p_M = own_MI[:, i]
@@ -103,7 +108,9 @@ def item_table(
             family, shift, rate = shifts.get((q, i), (None, float("nan"), float("nan")))
             rows.append(
                 {
-                    "session_id": session, "item": i, "text": texts[session][i] if texts else None,
+                    "session_id": session, "item": i, "text": given.items[i] if given else None,
+                    "category": given.categories[i] if given and given.categories else None,
+                    "given_weight": given.weights[i] if given and given.weights else None,
                     "responses": len(known), "mean_p": nan_mean(known), "yes_rate": nan_mean((known > 0.5) * 1.0),
                     "deviation": deviation, "discrimination": correlation(p_M, rest_M), "agreement": agreement,
                     "weight": weight, "verdict": verdict, "family": family, "family_shift": shift, "family_q": rate,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rocketjax.bench import Benchmark
 from rocketjax.errors import RocketError
 from rocketjax.grade import OK, Run, write_table
 from rocketjax.reweight.compat import mean_score, string_order, trees_scores
@@ -17,6 +18,7 @@ from rocketjax.reweight.fitted import Head, Labels, find_head, load_head, score_
 from rocketjax.reweight.head import Fitted, Name, Options, fit_panel, score_panel
 from rocketjax.reweight.label_free import fit_label_free
 from rocketjax.reweight.panels import Panel, panel
+from rocketjax.reweight.weighed import WEIGHED, item_shares, weighed_scores
 
 SCORES = pa.schema(
     [
@@ -39,6 +41,7 @@ def score(
     abstain: float | None = None,
     score_train: bool = False,
     jury: Sequence[Run] = (),
+    item_weights: Benchmark | None = None,
     write: bool = True,
 ) -> pa.Table:
     """Scores every response of a complete run and writes `scores.parquet` (unless told not to).
@@ -48,15 +51,23 @@ def score(
     no grade: a mean over fewer items is another scale. `standard_error` says how far it is known (see
     `head.predict`); above `abstain`, or where it is not known, the score is marked `abstained`, and later stages leave
     it out. Models that a head without folds was trained on are left out unless `score_train`. `jury` are runs of other
-    judges on the same questions and responses, whose items `label-free` weighs beside this run's. The table's metadata
-    say which head it was; a ranking of earlier scores is removed. Returns the table, by session and model. Raises
-    RocketError if a run is not complete or does not fit.
+    judges on the same questions and responses, whose items `label-free` weighs beside this run's. `item_weights` is the
+    benchmark whose checklists say what an item weighs: the mean is then `9 * sum(w p_yes) / sum(w) + 1`, and the head
+    is called `weighted-mean` (see `weighed`). The table's metadata say which head it was; a ranking of earlier scores
+    is removed. Returns the table, by session and model. Raises RocketError if a run is not complete or does not fit.
     """
     if abstain is not None and not 0 < abstain < np.inf:
         raise RocketError(f"the abstention threshold is {abstain}; it must be a number above 0")
     whole = panel(run)
     about: dict[str, Any]
-    if head is None or head in ("mean", "label-free"):
+    if item_weights is not None:
+        if head not in (None, "mean") or jury:
+            raise RocketError("the checklists' weights are for the mean alone, without another head or a jury")
+        found = item_shares(item_weights, run, whole)
+        score_QM, error_QM = weighed_scores(whole.data, found.share_QI)
+        kept = np.ones(len(whole.models), bool)
+        about = {"head": WEIGHED, "labeler": None, "trained_on": [], "scale": "1 to 10", "item_weights": found.about}
+    elif head is None or head in ("mean", "label-free"):
         name: Name = "label-free" if head == "label-free" else "mean"
         if jury and name != "label-free":
             raise RocketError("a jury is weighed by head 'label-free'")
