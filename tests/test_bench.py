@@ -27,7 +27,7 @@ from broken import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocketjax.bench import Benchmark, Exclusion, Label, Message, load_benchmark
+from rocketjax.bench import Benchmark, Checklist, Exclusion, Label, Message, load_benchmark
 from rocketjax.errors import RocketError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "dev"
@@ -254,6 +254,70 @@ def test_hash_does_not_depend_on_labels_or_the_folder(good: Path) -> None:
     assert load_benchmark(good.rename(good.with_name("elsewhere"))).sha256 == before
 
 
+# What items weigh and are about.
+
+HASHES = (  # of the good benchmark, before weights were read: runs from then must go on
+    "9b8c3669655e7913fe51dae29d0a0d40d5a85ed2c3595df7421838156fd8d1b9",
+    "1188dc5aab669fcda4e73d0b650713d99d9f5e9f1c77ee10bebbc9283e83ff54",
+)
+
+
+def test_weights_and_categories_are_read_and_leave_the_hashes_as_they_were(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = load_benchmark(good)
+    assert (b.sha256, b.questions_sha256) == HASHES
+    assert all(c == Checklist(s, c.items) and c.weights is c.categories is None for s, c in b.checklists.items())
+    put("checklist.jsonl", 1, weights=[0, 2.5], categories=["count", None])(good)
+    put("checklist.jsonl", 2, weights=[None, 1, None])(good)
+    put("checklist.jsonl", 3, weights=[None], categories=[None])(good)  # says nothing
+    monkeypatch.setattr("rocketjax.bench.stored.HELD", 0)  # records stay in their files
+    b = load_benchmark(good)
+    assert b.checklists["00123"].weights == (0.0, 2.5) and b.checklists["00123"].categories == ("count", None)
+    assert b.checklists["q2"].weights == (None, 1.0, None) and b.checklists["q2"].categories is None
+    assert b.checklists["q3"] == Checklist("q3", ("Does it greet Zoë?",))
+    assert b.select(limit=1).checklists["00123"] == b.checklists["00123"]
+    assert (b.sha256, b.questions_sha256) == HASHES
+
+
+def test_weights_beside_the_checklist_of_a_query(good: Path) -> None:
+    """Fields of these names are of the checklist only where there is one."""
+    in_queries(good)
+    put("queries.jsonl", 2, weights=[1, 2, None], categories=["a", "b", "a"])(good)
+    b = load_benchmark(good)
+    assert b.checklists["q2"].weights == (1.0, 2.0, None) and b.checklists["q2"].categories == ("a", "b", "a")
+    rows = [json.loads(line) for line in (good / "queries.jsonl").read_bytes().splitlines()]
+    checklists = [{"session_id": r["session_id"], "checklist": r.pop("checklist")} for r in rows]
+    write_rows(good / "queries.jsonl", [r | {"weights": "light", "categories": "maths"} for r in rows])
+    write_rows(good / "checklist.jsonl", checklists)
+    assert all(c.weights is None and c.categories is None for c in load_benchmark(good).checklists.values())
+    put("checklist.jsonl", 2, weights=[3, 2, 1])(good)  # the file may say more than the queries do
+    put("queries.jsonl", 2, checklist=checklists[1]["checklist"], weights=None, categories=None)(good)
+    assert load_benchmark(good).checklists["q2"].weights == (3.0, 2.0, 1.0)
+
+
+@given(st.data())
+def test_some_items_of_a_checklist_and_its_row(draw: st.DataObject) -> None:
+    count = draw.draw(st.integers(1, 5))
+    weight, about = st.sampled_from([None, 0.0, 0.5, 3.0]), st.sampled_from([None, "a", "b"])
+    rows = [(f"{i}?", draw.draw(weight), draw.draw(about)) for i in range(count)]
+    whole = Checklist("q", tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+    chosen = draw.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
+    some = whole.only(chosen)
+    assert some.items == tuple(f"{i}?" for i in chosen)
+    want = [rows[i][1] for i in chosen]
+    assert some.weights == (tuple(want) if any(w is not None and w > 0 for w in want) else None)
+    names = [rows[i][2] for i in chosen]
+    assert some.categories == (tuple(names) if names != [None] * len(names) else None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_good(Path(folder))
+        (path / "gold_judgment" / "human" / "alpha.jsonl").unlink()  # of as many items as there were
+        row = json.loads(json.dumps(some.row())) | {"session_id": "q3"}
+        raw("checklist.jsonl", 3, json.dumps(row).encode() + b"\n")(path)
+        read = load_benchmark(path).checklists["q3"]
+        assert read == Checklist("q3", some.items, some.weights, some.categories)
+
+
 # What a contestant may say, and what is left out.
 
 
@@ -430,7 +494,7 @@ def check_sound(path: Path) -> None:
 
 
 FILES = sorted(good_files())
-FIELDS = sorted({field for rows in good_files().values() for row in rows for field in row})
+FIELDS = sorted({field for rows in good_files().values() for row in rows for field in row} | {"weights", "categories"})
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()

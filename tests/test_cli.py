@@ -114,6 +114,10 @@ def test_top_level(rocketjax):
         ("score", "run", "--compat", "rocketeval", "--labels", "x"),
         ("score", "run", "--train-models", "f"),
         ("score", "run", "--labels", "x"),
+        ("score", "run", "--bench", "x"),
+        ("score", "run", "--item-weights", "--head", "ridge"),
+        ("score", "run", "--item-weights", "--head", "label-free", "--jury", "other"),
+        ("score", "run", "--item-weights", "--compat", "rocketeval"),
         ("items", "run", "-o", "items.txt"),
         ("ask", "run", "--labels", "x", "-n", "0"),
         ("rank", "run", "--bench", "x"),
@@ -297,6 +301,36 @@ def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
     shutil.move(bench, tmp_path / "moved")
     code, _, err = rocketjax("items", run)
     assert code == cli.FAILED and "is no longer there; give --bench BENCH" in err
+
+
+def test_weights_of_the_checklists(recorded, tmp_path, rocketjax):
+    """A run from before the checklists had weights is scored by them, found where it was graded or by --bench."""
+    run, bench = recorded
+    code, _, err = rocketjax("score", run, "--item-weights")
+    assert code == cli.FAILED and "its checklists have no weights" in err
+    file = bench / "checklist.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row | {"weights": [1, 0, None], "categories": ["form", None, None]} for row in rows[:-1]] + rows[-1:]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = rocketjax("score", run, "--item-weights")
+    assert code == cli.DONE and "head weighted-mean" in err, err
+    assert "5 checklists of bench give their items weights; 1 do not, nor 5 items of these" in err
+    there = shutil.move(bench, tmp_path / "moved")
+    code, out, err = rocketjax("score", run, "--item-weights", "--head", "mean", "--bench", there, "--json")
+    assert code == cli.DONE, err
+    assert json.loads(out)["head"] == "weighted-mean" and json.loads(out)["item_weights"]["queries"] == 5
+    code, out, err = rocketjax("rank", run, "--samples", "0")
+    assert code == cli.DONE and "means by the item weights of moved" in out, out
+    code, out, err = rocketjax("items", run, "--bench", there, "--json")
+    first = json.loads(out)[:3]
+    assert [row["category"] for row in first] == ["form", None, None]
+    assert [row["given_weight"] for row in first] == [1, 0, None]
+    code, out, _ = rocketjax("compare", run, run, "--head-b", "mean", "--samples", "100")
+    assert code == cli.DONE and "head weighted-mean" in out and "item_weights: " in out
+    moved = there / "checklist.jsonl"
+    moved.write_text(moved.read_text().replace("Two?", "Too?"))
+    code, _, err = rocketjax("score", run, "--item-weights", "--bench", there)
+    assert code == cli.FAILED and "are not those that" in err
 
 
 def test_missing_responses_exit_3_and_are_kept(good, tmp_path, rocketjax, tiny):

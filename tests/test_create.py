@@ -342,6 +342,8 @@ def test_the_new_benchmark_reads_and_keeps_what_was_there(tmp_path):
     rows = [json.loads(line) for line in (out / "checklist.jsonl").read_text().splitlines()]
     assert rows[0] == {"session_id": "q000", "checklist": ["Is it A?", "Is it B?"], "weights": [4.0, None],
                        "categories": ["x", None]}  # fmt: skip
+    assert new.checklists["q000"].weights == (4.0, None) and new.checklists["q000"].categories == ("x", None)
+    assert rows[1] == {"session_id": "q001", "checklist": ["Old one?", "Old two?"]}
     assert json.loads((out / "queries.jsonl").read_text().splitlines()[0])["extra"] == {"kept": [1]}
     about = json.loads((out / "create.json").read_text())
     assert about["counts"]["created"] == 5 and about["made"]["generator"] == "test:fixed"
@@ -369,6 +371,25 @@ def test_queries_with_checklists_of_their_own_and_lists_in_gzip(tmp_path):
     assert load_benchmark(tmp_path / "out").checklists["q0"].items == ("New?",)
     kept = create_checklists(tmp_path / "bench", tmp_path / "kept", Fixed("1. New?"))
     assert (kept.created, kept.kept) == (2, 1)
+
+
+def test_kept_checklists_keep_their_weights_and_categories(tmp_path):
+    """Wherever they stand; a query without a checklist keeps fields of these names, which are of something else."""
+    bench = write(tmp_path / "bench", 4, checklists=["q001"])
+    given = {"checklist": ["Old one?", "Old two?"], "weights": [None, 2.5], "categories": ["a", None]}
+    put(bench, "checklist.jsonl", [{"session_id": "q001", **given}])
+    queries = [json.loads(line) for line in (bench / "queries.jsonl").read_text().splitlines()]
+    queries[2] |= given
+    queries[3] |= {"categories": ["maths"]}
+    put(bench, "queries.jsonl", queries)
+    create_checklists(bench, tmp_path / "out", Fixed("1. New?"))
+    old, new = load_benchmark(bench), load_benchmark(tmp_path / "out")
+    assert old.checklists["q001"].weights == (None, 2.5)
+    assert {s: new.checklists[s] for s in old.checklists} == dict(old.checklists) and len(old.checklists) == 2
+    rows = [json.loads(line) for line in (tmp_path / "out" / "queries.jsonl").read_text().splitlines()]
+    assert not rows[2].keys() & given.keys() and rows[3]["categories"] == ["maths"]
+    create_checklists(bench, tmp_path / "all", Fixed("1. New?"), everything=True)
+    assert all(c.weights is None for c in load_benchmark(tmp_path / "all").checklists.values())
 
 
 def test_an_answer_without_items_is_asked_for_once_more(tmp_path):

@@ -205,6 +205,33 @@ def test_all_else_is_as_it_was_and_judgments_are_renumbered(made, folder):
     assert not [p for p in out.parent.iterdir() if ".part" in p.name or ".old" in p.name]
 
 
+def test_items_that_stay_keep_their_weights_and_categories(made, folder, tmp_path):
+    """The run before the weights came is still of the same questions. Where only weights of 0 stay, none do."""
+    found, _ = made
+    weights = {s: [float(1 + (q + i) % 5) for i in range(7)] for q, s in enumerate(found.kept)}
+    first, second, third = sorted(found.kept)[:3]
+    weights[first] = [0.0 if i in found.kept[first] else 3.0 for i in range(7)]
+    weights[second][found.kept[second][0]] = None
+    shutil.copytree(folder / "bench", tmp_path / "bench")
+    rows = [json.loads(line) for line in (folder / "bench" / "checklist.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["session_id"] != third:
+            row |= {"weights": weights[row["session_id"]], "categories": [None, *"abcabc"]}
+    (tmp_path / "bench" / "checklist.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = refine_checklists(tmp_path / "bench", folder / "run", tmp_path / "new", labeler="me", settings=MERGE)
+    assert again.kept == found.kept
+    new = load_benchmark(tmp_path / "new")
+    for s, kept in found.kept.items():
+        assert new.checklists[s].items == tuple(load_benchmark(folder / "bench").checklists[s].items[i] for i in kept)
+        if s in (first, third):
+            assert new.checklists[s].weights is None
+        else:
+            assert new.checklists[s].weights == tuple(weights[s][i] for i in kept)
+        names = None if s == third else tuple([None, *"abcabc"][i] for i in kept)
+        assert new.checklists[s].categories == names
+    assert new.questions_sha256 == load_benchmark(made[1]).questions_sha256
+
+
 def test_the_same_bytes_again_and_never_over_another(made, folder, tmp_path, monkeypatch):
     _, out = made
     shutil.copytree(folder / "run", tmp_path / "elsewhere")

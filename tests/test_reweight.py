@@ -7,17 +7,21 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fakes import random_bench, tiny_judge
 from scipy.optimize import lsq_linear, minimize
 from scipy.stats import spearmanr
 
-from rocketjax.bench import load_benchmark
+from rocketjax.bench import Message, load_benchmark
 from rocketjax.errors import RocketError
-from rocketjax.grade import OK, item_features, record
-from rocketjax.rank import rank_models
+from rocketjax.grade import OK, Run, item_features, record
+from rocketjax.rank import compare_runs, rank_models
+from rocketjax.report.collect import collect
+from rocketjax.report.details import facts
 from rocketjax.reweight import (
     about_scores,
     agreement,
@@ -714,6 +718,132 @@ def test_a_jury_is_weighed(copied, tmp_path):
         score(run, jury=[other])
     with pytest.raises(RocketError, match="named twice in the jury"):
         score(run, "label-free", jury=[other, other])
+
+
+# Weights that the checklists give.
+
+
+def weighed(bench, weights: dict[str, tuple[float | None, ...] | None]):
+    """The benchmark with these weights of its items."""
+    checklists = {s: msgspec.structs.replace(c, weights=weights[s]) for s, c in bench.checklists.items()}
+    return msgspec.structs.replace(bench, checklists=checklists)
+
+
+def test_the_mean_by_the_checklists_weights_by_hand(copied):
+    """Beside sums written out; one item without a grade, an unknown weight, a query without weights, one item alone."""
+    run, _, bench = copied
+    rng = np.random.default_rng(0)
+    weights = {s: tuple(float(x) for x in rng.integers(0, 5, len(c.items))) for s, c in bench.checklists.items()}
+    sessions = sorted(weights)
+    counts = [len(weights[s]) for s in sessions]
+    unknown, without, alone, *_ = (sessions[q] for q in np.argsort(counts)[::-1])
+    weights[unknown] = (None, 2.0, 7.0, *[None] * (max(counts) - 3))
+    weights[without] = None
+    weights[alone] = (0.0, 1e308, *[0.0] * (len(weights[alone]) - 2))
+    weights = {s: w if w is None or any(w) else (1.0,) * len(w) for s, w in weights.items()}
+    part = run.path / "grades" / "part-00000.parquet"
+    rows = pq.read_table(part).to_pylist()
+    rows[0] |= {"p_yes": None, "status": "missing_grade"}
+    lost = rows[0]["session_id"], rows[0]["model"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(part)), part)
+
+    plain = as_array(score(run))
+    table = score(run, item_weights=weighed(bench, weights))
+    assert run.scores.equals(table, check_metadata=True)
+    p = {}
+    for row in run.grades.to_pylist():
+        p.setdefault((row["session_id"], row["model"]), []).append(row["p_yes"])
+    for row in table.to_pylist():
+        at = row["session_id"], row["model"]
+        if at == lost:
+            assert row["score"] is row["standard_error"] is None and plain[at] is None
+            continue
+        w = weights[at[0]]
+        w = [1.0] * len(p[at]) if w is None else [4.5 if x is None else x for x in w]
+        total, mean = 0.0, 0.0
+        for x, y in zip(w, p[at], strict=True):
+            total, mean = total + x, mean + x * y
+        mean = mean / total
+        assert row["score"] == pytest.approx(9 * mean + 1, abs=1e-12)
+        n = sum(x > 0 for x in w)
+        spread = sum((9 * x / total * (y - mean)) ** 2 for x, y in zip(w, p[at], strict=True))
+        assert (row["standard_error"] is None) == (n == 1)
+        if n > 1:
+            assert row["standard_error"] == pytest.approx(np.sqrt(spread * n / (n - 1)), rel=1e-9)
+        if at[0] == alone:
+            assert row["score"] == pytest.approx(9 * p[at][1] + 1, abs=1e-12) and row["standard_error"] is None
+        if at[0] == without:
+            assert row["score"] == pytest.approx(plain[at], abs=1e-12)
+    about = about_scores(table)
+    assert (about["head"], about["labeler"], about["scale"]) == ("weighted-mean", None, "1 to 10")
+    said = about["item_weights"]
+    assert (said["queries"], said["queries_without"], said["items_without"]) == (5, 1, max(counts) - 2)
+    # Only what weights are to each other counts; the hash is of the weights.
+    quarter = {s: w and tuple(x and x / 4 for x in w) for s, w in weights.items()}
+    twice = score(run, item_weights=weighed(bench, quarter))
+    again = as_array(twice)
+    assert all(x == again[at] or x == pytest.approx(again[at], abs=1e-12) for at, x in as_array(table).items())
+    assert about_scores(twice)["item_weights"]["sha256"] != said["sha256"]
+    same = {s: (3.0,) * len(c.items) for s, c in bench.checklists.items()}
+    even = as_array(score(run, "mean", item_weights=weighed(bench, same)))
+    assert all(x == plain[at] or x == pytest.approx(plain[at], abs=1e-12) for at, x in even.items())
+
+
+def test_weights_that_do_not_fit_a_run_are_refused(copied):
+    run, _, bench = copied
+    known = weighed(bench, {s: (1.0,) * len(c.items) for s, c in bench.checklists.items()})
+    first = min(bench.checklists)
+    other = msgspec.structs.replace(known.checklists[first], items=(*bench.checklists[first].items[:-1], "Another?"))
+    before = (run.path / "scores.parquet").exists()
+    for changed in (
+        msgspec.structs.replace(known, checklists={**known.checklists, first: other}),
+        msgspec.structs.replace(known, checklists={s: c for s, c in known.checklists.items() if s != first}),
+        msgspec.structs.replace(known, queries={s: msgspec.structs.replace(q, messages=(*q.messages[:-1], Message(
+            "user", "What else?"))) for s, q in known.queries.items()}),
+    ):  # fmt: skip
+        with pytest.raises(RocketError, match="queries or checklists are not those that"):
+            score(run, item_weights=changed)
+    with pytest.raises(RocketError, match=r"checklists have no weights; they stand in checklist\.jsonl"):
+        score(run, item_weights=bench)
+    for head, jury in (("label-free", ()), ("ridge", ()), (None, (run,))):
+        with pytest.raises(RocketError, match="weights are for the mean alone"):
+            score(run, head, jury=jury, item_weights=known)
+    assert (run.path / "scores.parquet").exists() == before
+    # Other responses, and more queries than the run has, ask nothing else.
+    less = msgspec.structs.replace(known, responses={}, labels={})
+    assert len(score(run, item_weights=less, write=False)) == 48
+    extra = {**known.queries, "zz": msgspec.structs.replace(known.queries[first], session_id="zz")}
+    more = {**known.checklists, "zz": msgspec.structs.replace(known.checklists[first], session_id="zz")}
+    larger = msgspec.structs.replace(less, queries=extra, checklists=more)
+    assert len(score(run, item_weights=larger, write=False)) == 48
+
+
+def test_weighted_means_say_so_everywhere(copied, tmp_path):
+    run, _, bench = copied
+    rng = np.random.default_rng(1)
+    weights = {s: tuple(float(x) for x in rng.integers(1, 5, len(c.items))) for s, c in bench.checklists.items()}
+    known = weighed(bench, weights)
+    shutil.copytree(run.path, tmp_path / "plain")
+    plain = Run.open(tmp_path / "plain")
+    score(plain)
+    score(run, item_weights=known)
+    ranking = rank_models(run, samples=100)
+    assert {row["head"] for row in ranking} == {"weighted-mean"}
+    assert run.ranking["about"]["item_weights"]["benchmark"] == bench.name
+    assert f"scores are means by the item weights of {bench.name}" in str(ranking)
+    found = compare_runs(plain, run, samples=100)
+    assert (found["a"]["head"], found["b"]["head"]) == ("mean", "weighted-mean")
+    assert any(line.startswith("item_weights: null there") for line in found["settings"])
+    for told, whose in ((known, "weights that the checklists give their items"), (None, "stand in the benchmark"),
+                        (bench, "others now")):  # fmt: skip
+        report = collect(run, told, samples=100)
+        assert whose in report.weights and bool(report.weight_of) == (told is known)
+        assert f"as the checklists of {bench.name} give them" in facts(report)
+    first = min(weights)
+    own = np.asarray(weights[first])
+    shown = {r["item"]: r for r in collect(run, known, samples=100).items if r["session_id"] == first}
+    np.testing.assert_allclose([shown[i]["weight"] for i in range(len(own))], own / own.mean())
+    assert [shown[i]["given_weight"] for i in range(len(own))] == list(own)
 
 
 @pytest.mark.slow
