@@ -86,7 +86,7 @@ def test_a_projection_adds_its_low_rank_product(name):
     np.testing.assert_array_equal(getattr(model.blocks[1], name)[...], weight)
 
 
-@pytest.mark.parametrize("where", ["all", "some"])
+@pytest.mark.parametrize("where", ["all", pytest.param("some", marks=pytest.mark.slow)])
 def test_an_adapter_beside_the_weights_equals_one_inside_them(where):
     judge = tiny_judge()
     paths = None if where == "all" else adapter_paths(judge.model.config, ["v_DKH", "o_NHD", "gate_DF"], [0, 2])

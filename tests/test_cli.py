@@ -376,6 +376,7 @@ labeler = "human"
 """
 
 
+@pytest.mark.slow
 def test_tuning_by_recipe_file_and_flags(good, tmp_path, rocketjax, tiny):
     """Flags beat the file; the adapter then grades on its base, and --json says where it is."""
     (tmp_path / "recipe.toml").write_text(f"judge = {json.dumps(str(tiny))}\n{TOML}")
@@ -462,6 +463,7 @@ def test_a_wrong_recipe_is_one_clear_error(text, message, good, tmp_path, rocket
     assert code == cli.FAILED and "nowhere.toml: cannot be read" in err
 
 
+@pytest.mark.slow
 def test_interrupt_exits_130_and_resume_finishes(tmp_path, tiny):
     """A real Ctrl-C on a real process; then --resume."""
     environment = {**os.environ, "ROCKETJAX_CACHE_DIR": str(tmp_path / "cache")}
@@ -534,6 +536,7 @@ def test_profile_says_where_the_time_went(good, tmp_path, tiny, rocketjax):
     assert code == 0 and "of the measured matmul peak" in err and "tokenise" in err
 
 
+@pytest.mark.slow
 def test_int8_judge_grades(good, tmp_path, tiny, rocketjax):
     grades = {}
     for dtype in ("f32", "int8"):
