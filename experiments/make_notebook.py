@@ -73,6 +73,20 @@ Path("checklist.txt").write_text("Is the answer correct?\\nDoes it answer what w
     (CODE, """mine = judge.grade(rocketjax.load_benchmark("mine-bench"), output="runs/mine", mode="overwrite")
 rocketjax.score(mine)
 rocketjax.rank_models(mine)"""),
+    (TEXT, """## Checklists
+
+Without a checklist, let a model write one: a strong one behind an API (`"api:gpt-5-mini"`) or on this machine
+(`"Qwen/Qwen2.5-7B-Instruct"` on a GPU). A checklist is as good as its writer: the 135M model below only shows how."""),
+    (CODE, """from rocketjax.create import LocalWriter
+
+writer = LocalWriter("default-base", {"max_tokens": 256}, dtype=dtype)
+rocketjax.create_checklists(
+    "mine-bench", "mine-checked", writer, template="rocketeval", everything=True, mode="overwrite"
+)"""),
+    (TEXT, """After a run, `refine` says what each item is worth; from 12 responses on, which to drop."""),
+    (CODE, """refined = rocketjax.refine_checklists(demo, run, judge=judge)
+records = pandas.DataFrame(refined.records)
+records[["session_id", "text", "action", "yes_rate", "discrimination"]].sort_values("discrimination").head()"""),
     (TEXT, """## The differentiable part
 
 From grades to the loss on people's labels everything is a JAX function, so its gradient says which items the labels ask
