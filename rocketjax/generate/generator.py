@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rocketjax.errors import RocketError
 from rocketjax.generate.decode import Cache, Prompt, Settings, Slots, Told, empty, fill, step
-from rocketjax.judge import MeshShape, Places, Transformer, attention, make_mesh, manual, untyped
+from rocketjax.judge import MeshShape, Places, Transformer, attention, make_mesh, manual, turned, untyped
 from rocketjax.prompt import Tokenizer, row_lengths
 
 Reason = Literal["stop", "length"]
@@ -97,9 +98,10 @@ def programs(mesh: Mesh, structure: Any, heads: str | None, kernel: attention.Sk
 class Generator:
     """A model on a mesh that writes, `slots` texts at once on each device.
 
-    The model's layers are taken apart in place if they were stacked (`Transformer.unstack_layers`). Texts in bf16 and
-    int8 may differ between numbers of slots, those in f32 in the last bits of a near tie. One process; raises
-    RocketError for a mesh of several.
+    The model's layers are taken apart in place if they were stacked (`Transformer.unstack_layers`). On a CPU in f32 the
+    projections are held as turned copies (`judge.turned`), for steps are faster so; let go of the model to have memory
+    for one of them only. Texts in bf16 and int8 may differ between numbers of slots, those in f32 in the last bits of a
+    near tie. One process; raises RocketError for a mesh of several.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, mesh: Mesh | None = None, slots: int = SLOTS) -> None:
@@ -111,11 +113,15 @@ class Generator:
         self.config, self.tokenizer, self.slots = model.config, tokenizer, slots
         model.unstack_layers()
         places = Places(self.config, self.mesh)
-        self.arrays, structure = jax.tree.flatten(places.place(model))
+        placed = places.place(model)
+        platform = self.mesh.devices.flat[0].platform
+        if platform == "cpu" and model.embed_VD.get_value().dtype == jnp.float32 and self.mesh.shape["model"] == 1:
+            placed = turned(placed)
+        self.arrays, structure = jax.tree.flatten(placed)
         self.by_device = NamedSharding(self.mesh, PartitionSpec("data"))
         self.whole = places.whole
         self.devices = self.mesh.shape["data"]
-        kernel = attention.skipping_for(self.mesh.devices.flat[0].platform)
+        kernel = attention.skipping_for(platform)
         self.empty, self.fill, self.step = programs(self.mesh, structure, places.where.get("K"), kernel)
 
     def generate(

@@ -22,7 +22,7 @@ from rocketjax.judge.load import (
     weights_sha256,
     write_folder,
 )
-from rocketjax.judge.model import Adapter, Kernel, LowRank, Row, Transformer
+from rocketjax.judge.model import Adapter, Kernel, LowRank, Row, Transformer, turned
 from rocketjax.judge.serve import convert, fast_dtype, load_judge
 from rocketjax.judge.sharding import (
     MeshShape,
@@ -44,5 +44,5 @@ __all__ = [
     "init_eva", "known_judges",
     "layout", "leave", "load_adapter", "load_judge", "load_model", "locate", "make_mesh", "manual", "merge",
     "parse_mesh", "places_for", "read_config", "read_gguf_config", "read_hf_config", "save_adapter",
-    "save_judge", "team_of", "untyped", "weight_bytes", "weights_sha256", "write_folder",
+    "save_judge", "team_of", "turned", "untyped", "weight_bytes", "weights_sha256", "write_folder",
 ]  # fmt: skip

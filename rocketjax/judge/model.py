@@ -50,6 +50,22 @@ class Int8:
         return self.values.reshape(*shape).astype(self.dtype)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class Turned:
+    """A projection of this shape, as one matrix with the outputs in front: `values` [out, in].
+
+    For a few rows at a time on a CPU, where it is faster by half: see `outputs_first`.
+    """
+
+    values: Array
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+
 class LowRank(NamedTuple):
     """An addition to one projection: `down` [R, in ...], `up` [R, out ...]."""
 
@@ -106,12 +122,23 @@ def quantise(weight: Array, inputs: tuple[int, ...], dtype: Any) -> Int8:
     return Int8(values, scale.squeeze(inputs).astype(jnp.float32), dtype)
 
 
-def linear(x: Array, weight: Array | Int8, inputs: int) -> Array:
+def outputs_first(weight_OI: Array, x_TI: Array) -> Array:
+    """f32[T, O], as the product weight_OI by x_IT.
+
+    XLA's CPU backend computes a product in the order that it is written in, and a large matrix is its better first
+    operand; the barrier keeps it from turning the product around together with its result.
+    """
+    return jax.lax.optimization_barrier(products(weight_OI, x_TI.T, "oi,it->ot")).T
+
+
+def linear(x: Array, weight: Array | Int8 | Turned, inputs: int) -> Array:
     """[T, in ...] times [in ..., out ...]: f32[T, out ...]; `inputs` is how many axes are contracted.
 
     As one plain matrix product: XLA's CPU backend cannot transpose every other form of it in bf16.
     """
     rows = math.prod(weight.shape[:inputs])
+    if isinstance(weight, Turned):
+        return outputs_first(weight.values, x.reshape(len(x), rows)).reshape(len(x), *weight.shape[inputs:])
     flat = products(x.reshape(len(x), rows), weight.reshape(rows, -1), "td,df->tf")
     if isinstance(weight, Int8):
         flat *= weight.scale.reshape(-1)
@@ -279,6 +306,20 @@ def stack_arrays(arrays: list[Array]) -> Array:
     return jax.jit(lambda *x: jnp.stack(x), out_shardings=together)(*arrays)
 
 
+def turned(model: "Transformer") -> "Transformer":
+    """The model, its layers apart, with `Turned` copies of their projections; all else is shared."""
+    graph, state = nnx.split(model)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+
+    def turn(name: str, leaf: Array) -> Array | Turned:
+        if name not in INPUTS:
+            return leaf
+        rows = math.prod(leaf.shape[: INPUTS[name]])
+        return Turned(jax.jit(lambda x: x.reshape(rows, -1).T, out_shardings=leaf.sharding)(leaf), leaf.shape)
+
+    return nnx.merge(graph, jax.tree.unflatten(structure, [turn(str(keys[-2].key), leaf) for keys, leaf in leaves]))
+
+
 def tap_block(tap: Tap, n: int, name: str, x: Array) -> None:
     tap(f"blocks.{n}.{name}", x)
 
@@ -398,6 +439,8 @@ class Transformer(nnx.Module):
 
     def logits(self, hidden_LD: Array) -> Array:
         """Logits of the full vocabulary: f32[L, V]."""
+        if self.config.tied and isinstance(self.blocks[-1].q_DNH.get_value(), Turned):
+            return attention.softcap(outputs_first(self.embed_VD[...], hidden_LD), self.config.final_softcap)
         spec = "ld,vd->lv" if self.config.tied else "ld,dv->lv"
         head = (self.embed_VD if self.config.tied else self.head_DV).get_value()
         logits = products(hidden_LD, head.reshape(*head.shape), spec)
