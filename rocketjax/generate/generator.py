@@ -115,7 +115,9 @@ class Generator:
         places = Places(self.config, self.mesh)
         placed = places.place(model)
         platform = self.mesh.devices.flat[0].platform
-        if platform == "cpu" and model.embed_VD.get_value().dtype == jnp.float32 and self.mesh.shape["model"] == 1:
+        weight = placed.blocks[0].q_DNH.get_value()
+        exact = isinstance(weight, jax.Array) and weight.dtype == jnp.float32
+        if platform == "cpu" and exact and self.mesh.shape["model"] == 1:
             placed = turned(placed)
         self.arrays, structure = jax.tree.flatten(placed)
         self.by_device = NamedSharding(self.mesh, PartitionSpec("data"))
