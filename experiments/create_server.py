@@ -5,8 +5,8 @@
 
 Starts `llama_cpp.server` on this machine, has it write checklists for the first queries of BENCH through
 `rocketjax.create_checklists` with "api:", greedily, then has `LocalWriter` do the same, and prints for both: queries
-with a checklist, items, pieces refused, failures, tokens and seconds (model loading and compiling included for ours,
-the server's start not); and for how many queries the two texts are equal. MODEL.gguf should hold f32: of quantised
+with a checklist, items, pieces refused, failures, tokens and seconds (loading the model and starting the server not
+included, compiling ours is); and for how many queries the two texts are equal. MODEL.gguf should hold f32: of quantised
 weights llama.cpp rounds the activations too, and writes other texts.
 """
 

@@ -1679,7 +1679,7 @@ def create(
             "--generator",
             "-g",
             metavar="G|api:MODEL",
-            help="Who writes: a model on this machine, as --judge takes them (default: the embedded one), or one "
+            help="Who writes: a model on this machine, as --judge takes them, or default for the embedded one, or one "
             "behind an OpenAI-compatible endpoint, OPENAI_BASE_URL (left out: OpenAI's own) with the key "
             "OPENAI_API_KEY.",
         ),
@@ -1710,7 +1710,10 @@ def create(
     everything: Annotated[
         bool, typer.Option("--all", help="Also for queries that have a checklist; labels of their items are left out.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice of responses to compare.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the choice of responses to --compare; of a local model's texts: --set seed=N."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -1771,17 +1774,22 @@ def create(
     if not generator or generator == "api:":
         usage(f"--generator is {generator!r}; it takes org/name, a path, default, or api:MODEL")
     remote = generator.startswith("api:")
-    ofs: dict[str, object] = (
-        {"--dtype": dtype, "--mesh": mesh, "--slots": slots}
-        if remote
-        else {
-            "--concurrency": concurrency, "--timeout": timeout, "--retries": retries, "--prices": prices,
-            "--max-usd": max_usd, "--prompts": prompts, "--answers": answers,
-        }
-    )  # fmt: skip
-    for option, value in ofs.items():
-        if value is not None:
-            usage(f"{option} is for {'a model on this machine' if remote else 'api:MODEL'}; {generator} is none")
+    local: dict[str, object] = {"--dtype": dtype, "--mesh": mesh, "--slots": slots}
+    sending: dict[str, object] = {"--concurrency": concurrency, "--timeout": timeout, "--retries": retries}
+    if remote:
+        wrong = dict.fromkeys(local, "is for a model on this machine") | dict.fromkeys(
+            sending if dry_run or prompts is not None or answers is not None else (),
+            "is for requests that are sent here",
+        )
+    else:
+        only = ("--concurrency", "--timeout", "--retries", "--prices", "--max-usd", "--prompts", "--answers")
+        wrong = dict.fromkeys(only, "is for api:MODEL") | dict.fromkeys(local if dry_run else (), "is for writing")
+    given = local | sending | {"--prices": prices, "--max-usd": max_usd, "--prompts": prompts, "--answers": answers}
+    for option, why in wrong.items():
+        if given[option] is not None:
+            usage(f"{option} {why}, so it does nothing here")
+    if seed is not None and not compare:
+        usage("--seed is of the responses that --compare shows; a local model's texts are drawn by --set seed=N")
     if resume and overwrite:
         usage("--resume and --overwrite exclude each other")
     if sum((dry_run, prompts is not None, answers is not None)) > 1:
@@ -1797,9 +1805,9 @@ def create(
         ApiWriter,
         LocalWriter,
         api_model,
+        check_output,
         create_checklists,
         estimate_checklists,
-        local_model,
         plan_checklists,
         read_prices,
         write_batch,
@@ -1809,7 +1817,7 @@ def create(
     known = None if prices is None else read_prices(prices)
     asking: dict[str, Any] = {
         "template": template, "compare": compare, "reference": reference, "limit": limit, "everything": everything,
-        "seed": seed,
+        "seed": seed or 0,
     }  # fmt: skip
     if dry_run:
         found = estimate_checklists(plan_checklists(bench, **asking), generator, fields, known, say)
@@ -1838,20 +1846,18 @@ def create(
             say(f"wrote {count:,} requests into {prompts}; give the service's answers with --answers FILE")
         return
     assert output is not None
+    mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
     writer: Any
-    given: dict[str, Any]
+    chosen: dict[str, Any] = {k[2:]: v for k, v in (local | sending).items() if v is not None}
     if model is None:
-        given = {"dtype": dtype, "mesh": mesh, "slots": slots}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        plan_checklists(bench, **asking)  # what is wrong with the benchmark shows before a model is fetched and loaded
-        writer = LocalWriter(local_model(generator), fields, say=say, **chosen)
+        # What is wrong with the benchmark or OUT shows before a model is fetched and loaded.
+        plan_checklists(bench, **asking)
+        check_output(bench, output, mode)
+        writer = LocalWriter(generator, fields, say=say, **chosen)
     elif answers is not None:
         writer = AnswersWriter(answers, model, fields, known)
     else:
-        given = {"concurrency": concurrency, "timeout": timeout, "retries": retries}
-        chosen = {name: value for name, value in given.items() if value is not None}
         writer = ApiWriter(model, fields, prices=known, max_usd=max_usd, **chosen)
-    mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
     with counting("asking", "queries") as progress:
         made = create_checklists(bench, output, writer, **asking, mode=mode, progress=progress)
     if as_json:

@@ -15,7 +15,8 @@ os.environ["ROCKETJAX_TEST_XLA"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CAC
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# What these tests wait for is LLVM: tiny programs are compiled once and run for milliseconds.
+# What these tests wait for is LLVM: tiny programs are compiled once and run for milliseconds. A level that is given
+# comes later and holds.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 import jax  # noqa: E402 - reads the environment

@@ -779,6 +779,12 @@ def test_a_batch_service_there_and_back(tmp_path, capsys, monkeypatch):
         (("-g", "api:m", "-o", "x", "--dry-run"), "takes no -o"),
         (("-g", "api:m", "-o", "x", "--set", "top"), "takes NAME=VALUE"),
         (("-g", "api:m", "-o", "x", "--answers", "f", "--max-usd", "1"), "sent here"),
+        (
+            ("-g", "api:m", "-o", "x", "--answers", "f", "--retries", "1"),
+            "--retries is for requests that are sent here",
+        ),
+        (("-g", "org/m", "--dry-run", "--slots", "1"), "--slots is for writing"),
+        (("-g", "org/m", "-o", "x", "--seed", "1"), "--set seed=N"),
     ],
 )
 def test_usage(options, message, tmp_path, capsys):
@@ -880,6 +886,7 @@ def test_the_command_asks_a_local_model(local, tmp_path, capsys):
         ({"seed": True}, "whole number from 0"),
         ({"seed": 1 << 32}, "whole number from 0"),
         ({"temperature": "hot"}, "is a number"),
+        ({"top_p": None}, "is a number"),
         ({"temperature": float("nan")}, "0 or a positive number"),
         ({"top_p": 0}, "above 0"),
     ],

@@ -1,6 +1,5 @@
 """One program from tokens and labels to the loss: each part of it alone and together, the rest fixed."""
 
-
 import jax
 import jax.numpy as jnp
 import msgspec

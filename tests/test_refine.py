@@ -413,6 +413,16 @@ def test_a_judge_whose_p_moves_little_is_measured_by_its_own_spread():
     assert set(found) == {(q, DEAD) for q in range(Q)} and all(reason.drop for reason in found.values())
 
 
+def test_many_dead_items_do_not_make_each_other_usual():
+    """Of seven items four always get yes, with a p that moves a little; the items with both answers set the measure."""
+    e = planted()
+    p_QMI = e.p_QMI.copy()
+    p_QMI[:, :, 3:] = np.clip(0.97 + np.random.default_rng(1).normal(0, 0.01, p_QMI[:, :, 3:].shape), 0, 1)
+    found = dead(replace(e, p_QMI=p_QMI), figures(replace(e, p_QMI=p_QMI)), 12)
+    assert set(found) == {(q, i) for q in range(Q) for i in range(3, 7)}
+    assert all(reason.drop for reason in found.values())
+
+
 def test_similarities_do_not_depend_on_directions_or_size():
     e = planted()
     alike = similarities(e.state_QID, e.item_QI)

@@ -83,13 +83,8 @@ class Folder:
         write_json(self.path / ABOUT, about)
 
 
-@contextlib.contextmanager
-def opened(path: Path, about: Mapping[str, Any], mode: Mode) -> Iterator[Folder]:
-    """Makes the folder or takes the one that is there, as `mode` says, for the time of the `with`.
-
-    `about["made"]` says what asks whom and how: to resume, it must be the same. Raises RocketError for a folder of
-    something else, of other settings, or that another process works on.
-    """
+def check_folder(path: Path, mode: Mode) -> set[str]:
+    """The files that are there; RocketError for a folder of something else, or one begun before in mode `new`."""
     there = {name for name in names(path) if not name.endswith(".tmp")}
     if path.exists() and not path.is_dir():
         raise RocketError(f"{path}: is a file; give a folder for the new benchmark")
@@ -97,6 +92,17 @@ def opened(path: Path, about: Mapping[str, Any], mode: Mode) -> Iterator[Folder]
         raise RocketError(f"{path}: is not empty and not made by rocketjax create; choose another folder for -o")
     if there and mode == "new":
         raise RocketError(f"{path}: holds checklists already; use --resume to continue or --overwrite to begin anew")
+    return there
+
+
+@contextlib.contextmanager
+def opened(path: Path, about: Mapping[str, Any], mode: Mode) -> Iterator[Folder]:
+    """Makes the folder or takes the one that is there, as `mode` says, for the time of the `with`.
+
+    `about["made"]` says what asks whom and how: to resume, it must be the same. Raises RocketError for a folder of
+    something else, of other settings, or that another process works on.
+    """
+    there = check_folder(path, mode)
     path.mkdir(parents=True, exist_ok=True)
     held = os.open(path, os.O_RDONLY)
     try:

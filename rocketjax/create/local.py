@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rocketjax.create.writer import Chat, Written
 from rocketjax.errors import RocketError
@@ -14,16 +14,18 @@ from rocketjax.prompt import Int, Part, Span, Tokenizer, chat_format, encode_par
 
 LOCAL_DEFAULTS: dict[str, Any] = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 1024, "seed": 0}
 """RocketEval's decoding; `seed` makes it the same again."""
+DEFAULT = "default"  # the embedded judge, which other commands take where none is named
 CUE = "\n\nChecklist:\n"  # where a base model, which knows no turns, goes on
 
 
 class LocalWriter:
-    """A model in the forms of `Judge.load` (None: the default judge, which is tuned to answer, not to write).
+    """A model in the forms of `Judge.load` ("default": the embedded judge, which is tuned to answer, not to write).
 
     `settings` are temperature (0: the most probable token), top_p, max_tokens and seed, beside LOCAL_DEFAULTS. What is
-    written depends on them, the weights, their `dtype` and the chat alone; a chat that was answered before, without an
-    item in the answer, is answered with the next seed. `slots` texts are written at once on each device of `mesh`.
-    Raises RocketError for a model that cannot be loaded and settings that cannot be.
+    written depends on them, the weights and the chat alone, in f32 on one kind of device; in bf16 and int8 also on
+    `slots`, the texts that each device of `mesh` writes at once. A chat that was answered before, without an item in
+    the answer, is answered with the next seed. Raises RocketError for a model that cannot be loaded and settings that
+    cannot be.
     """
 
     def __init__(
@@ -37,8 +39,12 @@ class LocalWriter:
         say: Callable[[str], None] | None = None,
     ) -> None:
         chosen = checked_local(settings)
+        if dtype not in get_args(Dtype) or slots < 1:
+            raise RocketError(
+                f"dtype {dtype!r}, {slots} slots: dtypes are {', '.join(get_args(Dtype))}, slots 1 or more"
+            )
         use_compile_cache()
-        checkpoint = locate(model, say)
+        checkpoint = locate(local_model(model), say)
         self.origin, config = checkpoint.origin, read_config(checkpoint.path)
         self.tokenizer = load_tokenizer(checkpoint.path)
         self.format = chat_format(self.tokenizer)
@@ -46,7 +52,9 @@ class LocalWriter:
         weights, sha256 = load_judge(checkpoint, dtype, places if places.shape["model"] > 1 else None)
         self.generator = Generator(weights, self.tokenizer, places, slots)
         self.longest = min(config.context, LONGEST)
-        self.settings = {**chosen, "weights_sha256": sha256, "dtype": dtype}
+        self.settings = {**chosen, "weights_sha256": sha256, "tokenizer_sha256": self.tokenizer.sha256, "dtype": dtype}
+        if dtype != "f32":
+            self.settings["slots"] = slots  # they move roundings, and with them now and then a token
 
     @property
     def name(self) -> str:
@@ -67,7 +75,8 @@ class LocalWriter:
         for place, (prompt, answered) in enumerate(zip(prompts, before, strict=True)):
             if len(prompt) + most > self.longest:
                 has = f"the prompt has {len(prompt):,} tokens"
-                yield place, Written(None, f"{has}; with {most:,} new ones this model takes {self.longest:,}")
+                takes = f"{has}; with {most:,} new ones this model takes {self.longest:,}"
+                yield place, Written(None, f"{takes}: lower max_tokens, or ask a model with a longer context")
             else:
                 fits.setdefault((self.settings["seed"] + answered) % (1 << 32), []).append(place)
         for seed, places in sorted(fits.items()):
@@ -86,6 +95,11 @@ class LocalWriter:
                 )
 
 
+def local_model(generator: str | None) -> str | None:
+    """What `Judge.load` would call it."""
+    return None if generator == DEFAULT else generator
+
+
 def local_name(origin: str) -> str:
     """What a model on this machine is called here."""
     return f"local:{origin}"
@@ -93,7 +107,7 @@ def local_name(origin: str) -> str:
 
 def checked_local(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """LOCAL_DEFAULTS with these settings; RocketError for one that is not among them or cannot be."""
-    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    given = dict(settings or {})
     if unknown := sorted(given.keys() - LOCAL_DEFAULTS.keys()):
         raise RocketError(f"a local generator has no setting {unknown[0]!r}; it has: {', '.join(LOCAL_DEFAULTS)}")
     out = {**LOCAL_DEFAULTS, **given}
@@ -128,5 +142,5 @@ def chat_ids(tokenizer: Tokenizer, form: Format, chats: Sequence[Chat]) -> list[
 
 def count_local(model: str | None, chats: Sequence[Chat], say: Callable[[str], None] | None = None) -> int:
     """The tokens of these chats, by the model's own tokenizer; its weights are not needed."""
-    tokenizer = load_tokenizer(locate(model, say, weights=False).path)
+    tokenizer = load_tokenizer(locate(local_model(model), say, weights=False).path)
     return sum(map(len, chat_ids(tokenizer, chat_format(tokenizer), chats)))

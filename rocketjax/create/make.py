@@ -28,7 +28,7 @@ from rocketjax.bench.read import (
 from rocketjax.bench.stored import Store
 from rocketjax.create.api import ApiWriter, checked, most_output
 from rocketjax.create.batch import write_prompts
-from rocketjax.create.folder import ABOUT, FAILED, FORMAT, OK, UNREADABLE, Folder, Mode, Record, opened
+from rocketjax.create.folder import ABOUT, FAILED, FORMAT, OK, UNREADABLE, Folder, Mode, Record, check_folder, opened
 from rocketjax.create.local import LocalWriter, checked_local, count_local
 from rocketjax.create.parse import parse_checklist
 from rocketjax.create.prompts import WORDINGS, Wording, wording
@@ -38,7 +38,6 @@ from rocketjax.errors import RocketError
 from rocketjax.files import path_of, require_local
 from rocketjax.grade import write_atomically
 
-DEFAULT = "default"  # the embedded judge, which commands otherwise take where none is named
 ASKED = 2  # times that a query is asked, where no answer can be read
 _ROW = msgspec.json.Decoder(_Row)
 
@@ -207,7 +206,7 @@ def estimate_checklists(
         tokens, price = sum(map(approximate_tokens, chats)), price_of(prices, model, None)
     else:
         most = checked_local(settings)["max_tokens"]
-        tokens, price = count_local(local_model(generator), list(chats), say), None
+        tokens, price = count_local(generator, list(chats), say), None
     usd = price.of(tokens, most * len(chats)) if price and most is not None else None
     return Estimate(
         prompts=len(chats),
@@ -226,11 +225,6 @@ def api_model(generator: str) -> str | None:
     if not generator or (kind == "api" and colon and not model):
         raise RocketError(f"generator is {generator!r}; expected api:MODEL, org/name, a path or default")
     return model if kind == "api" and colon else None
-
-
-def local_model(generator: str) -> str | None:
-    """What `Judge.load` would call it."""
-    return None if generator == DEFAULT else generator
 
 
 def write_batch(
@@ -300,14 +294,21 @@ def create_checklists(
     plan = plan_checklists(bench, template, compare, reference, limit, everything, seed)
     target = path_of(output)
     require_local(target)
-    if target.resolve() == plan.source.path.resolve():
-        raise RocketError(f"{target}: is the benchmark itself; give another folder for the one with checklists")
+    check_output(bench, target, mode)  # before a model is fetched and loaded
     if isinstance(writer, str):
         model = api_model(writer)
-        writer = LocalWriter(local_model(writer)) if model is None else ApiWriter(model)
+        writer = LocalWriter(writer) if model is None else ApiWriter(model)
     beginning = about(plan, writer.name, writer.settings)
     with opened(target, beginning, mode) as folder:
         return fill(plan, folder, writer, beginning, progress)
+
+
+def check_output(bench: str | os.PathLike[str], output: str | os.PathLike[str], mode: Mode) -> None:
+    """RocketError where the folder for the new benchmark is in the way, as far as that shows at once."""
+    target = path_of(output)
+    if target.resolve() == path_of(bench).resolve():
+        raise RocketError(f"{target}: is the benchmark itself; give another folder for the one with checklists")
+    check_folder(target, mode)
 
 
 def fill(

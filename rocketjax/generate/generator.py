@@ -30,7 +30,7 @@ Reason = Literal["stop", "length"]
 ENDS = (
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>",
 )  # fmt: skip
-SLOTS = 16  # texts that a device writes at once; a product over so many takes little longer than one over one
+SLOTS = 16  # texts that a device writes at once
 LONGEST = row_lengths(1 << 30)[-1]  # tokens of prompt and answer together
 
 

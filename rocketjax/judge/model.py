@@ -306,18 +306,20 @@ def stack_arrays(arrays: list[Array]) -> Array:
     return jax.jit(lambda *x: jnp.stack(x), out_shardings=together)(*arrays)
 
 
+@partial(jax.jit, static_argnums=1)
+def turn(weight: Array, rows: int) -> Array:
+    return weight.reshape(rows, -1).T
+
+
 def turned(model: "Transformer") -> "Transformer":
     """The model, its layers apart, with `Turned` copies of their projections; all else is shared."""
     graph, state = nnx.split(model)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
 
-    def turn(name: str, leaf: Array) -> Array | Turned:
-        if name not in INPUTS:
-            return leaf
-        rows = math.prod(leaf.shape[: INPUTS[name]])
-        return Turned(jax.jit(lambda x: x.reshape(rows, -1).T, out_shardings=leaf.sharding)(leaf), leaf.shape)
+    def made(name: str, leaf: Array) -> Array | Turned:
+        return Turned(turn(leaf, math.prod(leaf.shape[: INPUTS[name]])), leaf.shape) if name in INPUTS else leaf
 
-    return nnx.merge(graph, jax.tree.unflatten(structure, [turn(str(keys[-2].key), leaf) for keys, leaf in leaves]))
+    return nnx.merge(graph, jax.tree.unflatten(structure, [made(str(keys[-2].key), leaf) for keys, leaf in leaves]))
 
 
 def tap_block(tap: Tap, n: int, name: str, x: Array) -> None:

@@ -69,11 +69,14 @@ def dead(e: Evidence, f: Figures, responses: int) -> dict[Key, Reason]:
     """Items that give all responses the same answer: the other one is surely rarer than `RARE`.
 
     Scores are made of p, so what counts beside the answers is how far p moves, by the judge's own measure: the median
-    item's deviation over responses. One that gives all the same answer is dropped where p deviates by less than a
-    `STILL`th of that, and at most by `MOST_STILL`; flagged below half of it. An item that says 0.6 of bad and 0.9 of
-    good responses is kept. An item whose p surely deviates by less than the `STILL`th is dropped, whatever its answers.
+    deviation over responses of the items that get both answers, or of all where none does. An item that gives all the
+    same answer is dropped where p deviates by less than a `STILL`th of that, and flagged below half of it; one that
+    says 0.6 of bad and 0.9 of good responses is kept. An item whose p surely deviates by less than the `STILL`th is
+    dropped, whatever its answers. The `STILL`th lies between `LEAST_STILL` and `MOST_STILL`.
     """
-    known = f.deviation[e.item_QI & np.isfinite(f.deviation)]
+    known_QI = e.item_QI & np.isfinite(f.deviation)
+    both_QI = known_QI & (f.yes_rate > 0) & (f.yes_rate < 1)  # or, where there are many dead ones, these would be usual
+    known = f.deviation[both_QI if both_QI.any() else known_QI]
     usual = float(np.median(known)) if len(known) else 0.0
     still = max(LEAST_STILL, min(MOST_STILL, usual / STILL))
     found = {}

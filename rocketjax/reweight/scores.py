@@ -61,8 +61,10 @@ def score(
     whole = panel(run)
     about: dict[str, Any]
     if item_weights is not None:
-        if head not in (None, "mean") or jury:
-            raise RocketError("the checklists' weights are for the mean alone, without another head or a jury")
+        if head not in (None, "mean") or jury or score_train:
+            raise RocketError(
+                "the checklists' weights are for the mean alone, without another head, a jury or models to train on"
+            )
         found = item_shares(item_weights, run, whole)
         score_QM, error_QM = weighed_scores(whole.data, found.share_QI)
         kept = np.ones(len(whole.models), bool)
