@@ -358,6 +358,16 @@ def test_the_new_benchmark_reads_and_keeps_what_was_there(tmp_path):
     assert set(new.checklists) == {"q000", "q001"} and new.checklists["q001"].items == ("New?",)
 
 
+def test_queries_whose_checklists_are_empty_lack_one(tmp_path):
+    """As RocketEval's data has them before its first stage."""
+    bench = tmp_path / "bench"
+    put(bench, "queries.jsonl", [
+        {"session_id": f"q{i}", "conversation_input": [{"role": "user", "content": str(i)}], "checklist": []}
+        for i in range(3)])  # fmt: skip
+    assert plan_checklists(bench).prompts.keys() == {"q0", "q1", "q2"}
+    assert create_checklists(bench, tmp_path / "out", Fixed("1. Is it?")).created == 3
+
+
 def test_queries_with_checklists_of_their_own_and_lists_in_gzip(tmp_path):
     """Checklists within the queries, one JSON list, gzip; no responses yet."""
     rows = [{"session_id": f"q{i}", "conversation_input": [{"role": "user", "content": f"Say {i}"}],

@@ -251,8 +251,9 @@ def _read_queries(root: Path, found: list[str]) -> _Load:
     return load
 
 
-def _read_checklists(load: _Load, found: list[str]) -> Stored[Checklist]:
-    """The checklists of their own file, of the queries, or of both where they agree."""
+def _read_checklists(load: _Load, found: list[str], needed: bool = True) -> Stored[Checklist]:
+    """The checklists of their own file, of the queries, or of both where they agree; where they are needed, there must
+    be one."""
     file = _one(load.root, found, ["checklist", "checklist/checklist"])
     contents = [*load.queries.contents, *([_content(file, load.store)] if file else [])]
 
@@ -298,7 +299,7 @@ def _read_checklists(load: _Load, found: list[str]) -> Stored[Checklist]:
             checklists.put(session_id, place)
         else:
             load.leave_out(session_id, "", "no_checklist", at.where(load.root))
-    if not checklists:
+    if needed and not checklists:
         here = f"{_show(load.root)}: no query has a checklist"
         raise RocketError(f"{here}; {_LAYOUT}; the folder holds {_names(found)}")
     return checklists

@@ -122,7 +122,9 @@ def read_source(path: str | os.PathLike[str]) -> Source:
     found = _list(root)
     load = _read_queries(root, found)
     has_file = _one(root, found, ["checklist", "checklist/checklist"]) is not None
-    checklists: Mapping[str, Checklist] = _read_checklists(load, found) if has_file or load.checked else {}
+    checklists: Mapping[str, Checklist] = {}
+    if has_file or load.checked:
+        checklists = _read_checklists(load, found, needed=False)
     responses = _read_responses(load, found, {}) if "response" in found and _models(root / "response") else {}
     return Source(root, load.queries, checklists, responses)
 
