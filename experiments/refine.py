@@ -204,7 +204,7 @@ def mtbench(args: argparse.Namespace) -> dict[str, Any]:
         both = [q for q, s in enumerate(whole.sessions) if s in other.checklists]
         sessions = {whole.sessions[q]: other.checklists[whole.sessions[q]] for q in both}
         other = msgspec.structs.replace(other, checklists=sessions)
-        its = args.output.with_name(f"{args.output.name}-{name}")
+        its = Path(f"{args.output}-{name}")
         x = evidence(judge.grade(other, its, mode="resume", overflow="truncate-middle"), other,
                      labels_of(other, args.labeler))  # fmt: skip
         assert x.models == whole.models and x.sessions == tuple(sessions)

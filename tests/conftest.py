@@ -22,10 +22,13 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('
 import jax  # noqa: E402 - reads the environment
 import pytest  # noqa: E402
 import real_weights  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from rocketjax.errors import RocketError  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
+settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("any machine")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
