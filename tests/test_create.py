@@ -909,7 +909,7 @@ def test_settings_of_a_local_model(settings, message):
 @pytest.mark.weights
 def test_a_real_local_model_writes_checklists(smollm2_gguf, tmp_path):
     bench = write(tmp_path / "bench", 3)
-    writer = LocalWriter(str(smollm2_gguf), {"max_tokens": 256})
+    writer = LocalWriter(str(smollm2_gguf), {"max_tokens": 256}, mesh="data=1", slots=4)
     made = create_checklists(bench, tmp_path / "out", writer, template="rocketeval")
     assert made.created >= 2 and made.items >= made.created
     assert all(item.endswith("?") for c in load_benchmark(tmp_path / "out").checklists.values() for item in c.items)
