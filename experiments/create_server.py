@@ -79,7 +79,10 @@ def main() -> None:
                 os.environ["OPENAI_BASE_URL"] = base
                 os.environ.pop("OPENAI_API_KEY", None)
                 found["llama.cpp's server"] = asked(
-                    args, ApiWriter("local", settings, concurrency=2, timeout=600), Path(room) / "api"
+                    # Left out, this server punishes tokens for having been there.
+                    args,
+                    ApiWriter("local", {**settings, "repeat_penalty": 1.0}, concurrency=2, timeout=600),
+                    Path(room) / "api",
                 )
             finally:
                 server.terminate()
