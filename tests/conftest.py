@@ -15,10 +15,6 @@ os.environ["ROCKETJAX_TEST_XLA"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = CAC
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-# What these tests wait for is LLVM: tiny programs are compiled once and run for milliseconds. A level that is given
-# comes later and holds.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
-
 import jax  # noqa: E402 - reads the environment
 import pytest  # noqa: E402
 import real_weights  # noqa: E402
@@ -30,6 +26,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("any machine")
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure(config) -> None:
+    """What the default round waits for is LLVM: tiny programs are compiled once and run for milliseconds. Real weights
+    need its best. JAX reads the flags at its first compilation; of two levels the later one, which is given, holds."""
+    if "not weights" in config.option.markexpr:
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @pytest.fixture(scope="session")
