@@ -79,7 +79,7 @@ Without a checklist, let a model write one: a strong one behind an API (`"api:gp
 (`"Qwen/Qwen2.5-7B-Instruct"` on a GPU). A checklist is as good as its writer: the 135M model below only shows how."""),
     (CODE, """from rocketjax.create import LocalWriter
 
-writer = LocalWriter("default-base", {"max_tokens": 256}, dtype=dtype, mesh="data=1")  # two texts: one device
+writer = LocalWriter("default-base", {"max_tokens": 128}, dtype=dtype, mesh="data=1", slots=2)  # two short texts
 rocketjax.create_checklists(
     "mine-bench", "mine-checked", writer, template="rocketeval", everything=True, mode="overwrite"
 )"""),
