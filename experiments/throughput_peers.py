@@ -17,6 +17,7 @@ import os
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def log_odds(logits: Any, yes: Ids, no: Ids) -> list[float]:
     return (ours - theirs).tolist()
 
 
-class Engine:
+class Engine(ABC):
     """`run` grades queries and says which positions it computed; `tokens` counts padding too."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -53,14 +54,20 @@ class Engine:
     def candidates(self) -> list[Options]:
         return [{}]
 
-    def encode(self, texts: list[str]) -> list[Ids]:
-        raise NotImplementedError
-
-    def prepare(self, queries: list[Query], options: Options) -> None:
+    def prepare(self, queries: list[Query], options: Options) -> None:  # noqa: B027 - not all have something to do
         """Everything that is done once per workload and is not grading: programs, contexts."""
 
+    @abstractmethod
     def run(self, queries: list[Query], options: Options) -> list[float]:
-        raise NotImplementedError
+        """The log odds of all items."""
+
+
+class Peer(Engine):
+    """Another engine, which gets texts where reading them is part of the work."""
+
+    @abstractmethod
+    def encode(self, texts: list[str]) -> list[Ids]:
+        """Token ids of each text."""
 
 
 class RocketJAX(Engine):
@@ -114,7 +121,7 @@ class RocketJAX(Engine):
         return [float(x) for odds in out for x in odds]
 
 
-class Transformers(Engine):
+class Transformers(Peer):
     """torch: every prompt whole, or the prefix's keys and values kept and used for all items.
 
     On a CPU unless the job names a device.
@@ -292,7 +299,7 @@ class Binding:
         return self.ffi.new("llama_token[]", count) if self.ffi else (self.lib.llama_token * count)()
 
 
-class LlamaCpp(Engine):
+class LlamaCpp(Peer):
     """Prefixes are decoded once and handed to the items' sequences, whose tokens then go into one batch."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -415,7 +422,7 @@ class LlamaCpp(Engine):
         return out
 
 
-class VLLM(Engine):
+class VLLM(Peer):
     """All prompts at once, with automatic prefix caching; the cache is emptied before every run."""
 
     def __init__(self, job: dict[str, Any]) -> None:

@@ -1805,7 +1805,6 @@ def create(
         ApiWriter,
         LocalWriter,
         api_model,
-        check_output,
         create_checklists,
         estimate_checklists,
         plan_checklists,
@@ -1850,10 +1849,7 @@ def create(
     writer: Any
     chosen: dict[str, Any] = {k[2:]: v for k, v in (local | sending).items() if v is not None}
     if model is None:
-        # What is wrong with the benchmark or OUT shows before a model is fetched and loaded.
-        plan_checklists(bench, **asking)
-        check_output(bench, output, mode)
-        writer = LocalWriter(generator, fields, say=say, **chosen)
+        writer = functools.partial(LocalWriter, generator, fields, say=say, **chosen)
     elif answers is not None:
         writer = AnswersWriter(answers, model, fields, known)
     else:

@@ -442,6 +442,9 @@ def test_folders_that_are_not_for_checklists(tmp_path):
     put(other, "thesis.txt", [])
     with pytest.raises(RocketError, match="not made by rocketjax create"):
         create_checklists(bench, other, Fixed("1. Is it?"), mode="overwrite")
+    with pytest.raises(RocketError, match="not made by rocketjax create"):
+        create_checklists(bench, other, lambda: pytest.fail("a model is loaded only where there is a place for it"))
+    assert create_checklists(bench, tmp_path / "made", lambda: Fixed("1. Is it?")).created == 2
 
     class Nested(Fixed):
         def write(self, chats, before):

@@ -8,7 +8,6 @@ from rocketjax.create.make import (
     Estimate,
     Plan,
     api_model,
-    check_output,
     create_checklists,
     estimate_checklists,
     plan_checklists,
@@ -20,6 +19,6 @@ from rocketjax.create.writer import Writer, Written
 
 __all__ = [
     "AnswersWriter", "ApiWriter", "Created", "Estimate", "Item", "LocalWriter", "Parsed", "Plan", "Price", "Refused",
-    "Writer", "Written", "api_model", "check_output", "create_checklists", "estimate_checklists", "parse_checklist",
+    "Writer", "Written", "api_model", "create_checklists", "estimate_checklists", "parse_checklist",
     "plan_checklists", "read_prices", "write_batch",
 ]  # fmt: skip

@@ -270,7 +270,7 @@ def finished(folder: Folder, session_id: str, key: str) -> Record | None:
 def create_checklists(
     bench: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    writer: Writer | str,
+    writer: Writer | str | Callable[[], Writer],
     *,
     template: str = "native",
     compare: int = 0,
@@ -284,10 +284,10 @@ def create_checklists(
     """Writes a checklist for every query of `bench` that has none, and into folder `output` the benchmark with them.
 
     `writer` is a `Writer`, "api:MODEL" for an `ApiWriter`, or a model on this machine as `Judge.load` takes them
-    ("default": the embedded one) for a `LocalWriter`, with their defaults. `template` is "native", "rocketeval" or
-    a file (see `prompts.wording`). With `compare`, so many responses to the query are shown, drawn by `seed`, and the
-    criteria come from their differences. `reference` is the author whose reference answer is shown; left out, the first
-    of the query's in the alphabet. `limit` asks for the first so many queries only (by id); `everything` replaces the
+    ("default": the embedded one) for a `LocalWriter`, with their defaults; or what makes a `Writer`, which is called
+    once all else is in order. `template` is "native", "rocketeval" or a file (see `prompts.wording`). With `compare`, so
+    many responses to the query are shown, drawn by `seed`, and the criteria come from their differences. `reference` is
+    the author whose reference answer is shown; left out, the first of the query's in the alphabet. `limit` asks for the first so many queries only (by id); `everything` replaces the
     checklists that are there, and leaves out the labels of their items. An answer that holds no item is asked for once
     more. Every answer is kept as soon as it comes; with mode "resume" only what lacks is asked. Raises RocketError for
     a benchmark, template, folder or setting that is not as it should be; what a model or server does wrong is counted
@@ -296,21 +296,17 @@ def create_checklists(
     plan = plan_checklists(bench, template, compare, reference, limit, everything, seed)
     target = path_of(output)
     require_local(target)
-    check_output(bench, target, mode)  # before a model is fetched and loaded
-    if isinstance(writer, str):
+    if target.resolve() == plan.source.path.resolve():
+        raise RocketError(f"{target}: is the benchmark itself; give another folder for the one with checklists")
+    check_folder(target, mode)  # before a model is fetched and loaded
+    if callable(writer):
+        writer = writer()
+    elif isinstance(writer, str):
         model = api_model(writer)
         writer = LocalWriter(writer) if model is None else ApiWriter(model)
     beginning = about(plan, writer.name, writer.settings)
     with opened(target, beginning, mode) as folder:
         return fill(plan, folder, writer, beginning, progress)
-
-
-def check_output(bench: str | os.PathLike[str], output: str | os.PathLike[str], mode: Mode) -> None:
-    """RocketError where the folder for the new benchmark is in the way, as far as that shows at once."""
-    target = path_of(output)
-    if target.resolve() == path_of(bench).resolve():
-        raise RocketError(f"{target}: is the benchmark itself; give another folder for the one with checklists")
-    check_folder(target, mode)
 
 
 def fill(
