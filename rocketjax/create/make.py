@@ -285,13 +285,13 @@ def create_checklists(
 
     `writer` is a `Writer`, "api:MODEL" for an `ApiWriter`, or a model on this machine as `Judge.load` takes them
     ("default": the embedded one) for a `LocalWriter`, with their defaults; or what makes a `Writer`, which is called
-    once all else is in order. `template` is "native", "rocketeval" or a file (see `prompts.wording`). With `compare`, so
-    many responses to the query are shown, drawn by `seed`, and the criteria come from their differences. `reference` is
-    the author whose reference answer is shown; left out, the first of the query's in the alphabet. `limit` asks for the first so many queries only (by id); `everything` replaces the
-    checklists that are there, and leaves out the labels of their items. An answer that holds no item is asked for once
-    more. Every answer is kept as soon as it comes; with mode "resume" only what lacks is asked. Raises RocketError for
-    a benchmark, template, folder or setting that is not as it should be; what a model or server does wrong is counted
-    in the result instead, by query.
+    once all else is in order. `template` is "native", "rocketeval" or a file (see `prompts.wording`). With `compare`,
+    so many responses to the query are shown, drawn by `seed`, and the criteria come from their differences. `reference`
+    is the author whose reference answer is shown; left out, the first of the query's in the alphabet. `limit` asks for
+    the first so many queries only (by id); `everything` replaces the checklists that are there, and leaves out the
+    labels of their items. An answer that holds no item is asked for once more. Every answer is kept as soon as it
+    comes; with mode "resume" only what lacks is asked. Raises RocketError for a benchmark, template, folder or setting
+    that is not as it should be; what a model or server does wrong is counted in the result instead, by query.
     """
     plan = plan_checklists(bench, template, compare, reference, limit, everything, seed)
     target = path_of(output)
