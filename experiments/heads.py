@@ -1,12 +1,14 @@
 """All heads on the same splits of the models, beside the reference's trees and what ignores the judge.
 
-    python experiments/heads.py run RUN BENCH LABELER [--splits 20] [--per-query 2,4,8] [--heads A,B] [--json FILE]
+    python experiments/heads.py run RUN BENCH LABELER [--splits 20] [--per-query 2,4,8] [--heads A,B] [--json FILE] \\
+        [--features] [--unlabelled]                      # hidden states, for `shared`; queries without labels
     python experiments/heads.py rubric FOLDER ...        # LLM-Rubric's stored answers, FOLDER is its data/synth_data
 
 Per head, over random splits of the models into halves (fitted on one, judged on the other): Spearman's correlation of
 the models' means with the labels', pairwise agreement inside queries (a tie counts one half), and mean absolute error;
 the mean and the 95% range over the splits, which is how far one split lies off, and not the error of the mean: the
-splits share their models. The JSON has the paired differences to `ridge` too. `run` takes a graded
+splits share their models. With --unlabelled a random half of the queries keeps no label either, and the figures are of
+that half. The JSON has the paired differences to `ridge` too. `run` takes a graded
 run, or one of recorded judgments; items and models of it that the benchmark lacks (`quality.py --extras`) are left out.
 `rubric` has one query, whose items are nine questions with answers 1 to 4 (p is the mean answer over their range), and
 225 dialogues in the place of models; labels are people's mean overall satisfaction. HelloBench has no scores: there
@@ -21,12 +23,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import rocketjax
-from rocketjax.grade import OK
-from rocketjax.reweight import Agreement, Panel, compare, features_of, labels_of, make_panel, panel
-from rocketjax.reweight.crossval import default_heads
+from rocketjax.grade import OK, item_features
+from rocketjax.reweight import (
+    Agreement,
+    Comparison,
+    Panel,
+    agreement,
+    compare,
+    features_of,
+    labels_of,
+    make_panel,
+    panel,
+    save_features,
+)  # fmt: skip
+from rocketjax.reweight.crossval import QUERY_MEAN, REFERENCE, default_heads, scores_of, splits
 
 COMPARED = "ridge"
 
@@ -91,10 +105,22 @@ def rubric(folder: Path) -> Panel:
     return make_panel(["dialogues"], names, p_QMI, np.ones((1, len(criteria)), bool), np.ones(label.shape, bool), label)
 
 
-def table(p: Panel, heads: list[str], splits: int, per_query: int | None, features: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for head in heads:
-        (found[head],) = compare(p, [head], splits, labels=per_query, feature_QIE=features)
+def without_labels(p: Panel, head: str, count: int, features: Any) -> Comparison:
+    """The head fitted on half of the models and half of the queries, judged on the others of both."""
+    label_QM = np.where(p.labelled, np.asarray(p.data.label_QM, np.float64), np.nan)
+    values = []
+    for number, models in enumerate(splits(p, count, 0)):
+        training = p.trained_on(models)
+        weight_QM = np.asarray(training.data.weight_QM).copy()
+        out = np.random.default_rng(number).permutation(len(p.sessions))[: len(p.sessions) // 2]
+        weight_QM[out] = 0
+        bare = Panel(p.sessions, p.models, p.counts, training.data._replace(weight_QM=weight_QM))
+        cells = np.ix_(out, [m not in models for m in p.models])
+        values.append(agreement(scores_of(head, bare, features)[cells], label_QM[cells]))
+    return Comparison(head, np.asarray(values, np.float64))
+
+
+def table(found: dict[str, Comparison]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     base = found.get(COMPARED)
     print(f"{'':<18}" + "".join(f"{f:>26}" for f in Agreement._fields))
@@ -123,8 +149,10 @@ def main() -> None:
     parser.add_argument("labeler", nargs="?")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--per-query", default="", help="also with at most so many labels for each query")
+    parser.add_argument("--unlabelled", action="store_true", help="half of the queries keep no label and are judged")
     parser.add_argument("--heads")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--features", action="store_true", help="read the default judge's hidden states, for `shared`")
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     features = None
@@ -132,16 +160,26 @@ def main() -> None:
         p = rubric(a.path)
     else:
         run = rocketjax.Run.open(a.path)
-        p = of_run(run, rocketjax.load_benchmark(a.bench), a.labeler, a.weights)
+        b = rocketjax.load_benchmark(a.bench)
+        p = of_run(run, b, a.labeler, a.weights)
+        if a.features and not (run.path / "features.parquet").exists():
+            judge = rocketjax.Judge.load(None, "f32", print)
+            graded = msgspec.structs.replace(b, checklists={s: b.checklists[s] for s in p.sessions})
+            save_features(run, item_features(judge, graded), judge.sha256)
         features = features_of(run, p)
     heads = a.heads.split(",") if a.heads else list(default_heads(features is not None))
     out: dict[str, Any] = {}
-    for count in (None, *(int(n) for n in a.per_query.split(",") if n)):
+    if a.unlabelled:
+        heads = [h for h in heads if h not in (*REFERENCE, QUERY_MEAN)]  # these read the query's own labels
+        print(f"{len(p.sessions)} queries, half of them without a label, {len(p.models)} models, {a.splits} splits")
+        out["unlabelled"] = table({h: without_labels(p, h, a.splits, features) for h in heads})
+    for count in () if a.unlabelled else (None, *(int(n) for n in a.per_query.split(",") if n)):
         print(
             f"{len(p.sessions)} queries, {len(p.models)} models, {int(p.labelled.sum())} labels, {a.splits} splits, "
             + ("all labels of the training half" if count is None else f"at most {count} labels a query")
         )
-        out[str(count or "all")] = table(p, heads, a.splits, count, features)
+        compared = {h: compare(p, [h], a.splits, labels=count, feature_QIE=features)[0] for h in heads}
+        out[str(count or "all")] = table(compared)
     if a.json:
         a.json.write_text(json.dumps(out, indent=1) + "\n", "utf-8")
 

@@ -2033,7 +2033,7 @@ def import_(
         typer.Option(
             metavar="FILE|COL",
             help="Checklists: a text with an item per line, for all questions; or a table with columns question (or "
-            "session_id) and items; for table also a column of its own.",
+            "session_id) and items, perhaps weights and categories; for table also a column of its own.",
         ),
     ] = None,
     question: Annotated[

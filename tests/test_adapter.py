@@ -369,8 +369,8 @@ def test_another_scale_is_another_judge(base, adapter, tmp_path):
 
 def test_wrong_names_of_adapters(base, adapter, tmp_path):
     for name, message in (
-        (f"{adapter}", rf"{adapter}: is an adapter, so it needs its base: --judge BASE\+{adapter}"),
-        (f"{base}+{base}", rf"{base}: is no adapter folder; give --judge BASE\+ADAPTER"),
+        (f"{adapter}", rf"{adapter}: is an adapter, so it needs its base: BASE\+{adapter}"),
+        (f"{base}+{base}", rf"{base}: is no adapter folder; give BASE\+ADAPTER"),
         (f"{base}+{tmp_path / 'nowhere'}", "nowhere: is no adapter folder"),
         (f"{base}+", "is no adapter folder"),
         (f"+{adapter}", "no base"),

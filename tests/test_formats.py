@@ -174,6 +174,26 @@ def test_nan_is_nothing(tmp_path):
         import_table(tmp_path / "c.jsonl", tmp_path / "no")
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("c.csv", [{"item": "Is it prime?", "weight": "3", "category": "truth"},
+                   {"item": "Is it one?", "weight": "", "category": ""},
+                   {"item": "Is it odd?", "weight": "0.5", "category": "form"}]),
+        ("c.jsonl", [{"items": ["Is it prime?", " ", "Is it one?", "Is it prime?", "Is it odd?"],
+                      "weights": [3, 9, None, 9, 0.5], "categories": ["truth", "blank", None, "again", "form"]}]),
+        ("d.csv", [{"items": "Is it prime?\nIs it one?\nIs it odd?", "weights": "[3, null, 0.5]",
+                    "categories": '["truth", "", "form"]'}]),
+    ],
+)  # fmt: skip
+def test_weights_and_categories_come_with_a_checklist(tmp_path, name, rows):
+    put(tmp_path, {"a.csv": ROWS, name: rows})
+    import_table(tmp_path / "a.csv", tmp_path / "out", checklist=tmp_path / name)
+    for checklist in load_benchmark(tmp_path / "out").checklists.values():
+        assert checklist.items == ("Is it prime?", "Is it one?", "Is it odd?")
+        assert checklist.weights == (3, None, 0.5) and checklist.categories == ("truth", None, "form")
+
+
 def test_questions_without_a_checklist_are_counted_or_have_the_item(tmp_path):
     put(tmp_path, {"a.csv": ROWS, "c.jsonl": [
         {"question": "Name a prime.", "items": ["Is it prime?", " ", "Is it prime?"]},
@@ -285,6 +305,11 @@ def test_a_bad_table_is_one_error_with_its_place(files, options, message, tmp_pa
     ({"c.jsonl": [{"question": "Why?", "items": 1}]}, r'column "items": is 1, not text'),
     ({"c.txt": " \n\n"}, r"c\.txt: has no items; write one yes/no question per line"),
     ({"c.csv": "question,items\nWhy?,\n"}, r'c\.csv: column "items" has no items'),
+    ({"c.jsonl": [{"items": ["A?", "B?"], "weights": [1]}]}, r'1\), column "weights": has 1 entries for 2 items'),
+    ({"c.jsonl": [{"items": ["A?"], "weights": [-1]}]}, r'1\), column "weights": has -1;'),
+    ({"c.csv": "item,weight\nA?,1\nB?,much\n"}, r"row 2 \(line 3\), column \"weight\": is 'much', not a number"),
+    ({"c.jsonl": [{"items": ["A?"], "category": ["a", "b"]}]}, r'column "category": has 2 entries for 1 items'),
+    ({"c.csv": "item,weight\nA?,0\nB?,0\n"}, r'field "weights": has no weight above 0'),
 ])  # fmt: skip
 def test_a_bad_checklist_is_one_error_with_its_place(files, message, tmp_path):
     put(tmp_path / "in", files | {"t.csv": CSV})

@@ -204,11 +204,12 @@ def test_mtbench(tmp_path: Path) -> None:
             *(mt_grade(81, 1, 6), mt_grade(81, 1, -1), mt_grade(81, 1, 9), mt_grade(81, 2, 7.5)),
             *(mt_grade(81, 2, 3, "m2"), mt_grade(81, 1, 3, "m3")),
         ],
-        "checklist.jsonl": [{"session_id": "mt81_1", "checklist": ["Is it text?"]}],
+        "checklist.jsonl": [{"session_id": "mt81_1", "checklist": ["Is it text?"], "weights": [2]}],
     }
     imported = import_benchmark("mtbench", put(tmp_path / "in", files), tmp_path / "out", item="Is it good?")
     b = load_benchmark(tmp_path / "out")
     assert (b.checklists["mt81_1"].items, b.checklists["mt81_2"].items) == (("Is it text?",), ("Is it good?",))
+    assert b.checklists["mt81_1"].weights == (2,) and b.checklists["mt81_2"].weights is None
     assert [m.content for m in b.conversation("mt81_2", "m1")] == ["Write.", "Text.", "Rewrite."]
     assert b.responses["m1"]["mt81_2"].text == "Texts." and set(b.responses["m2"]) == {"mt81_1"}
     assert b.queries["mt81_2"].references == {"gpt-4": "Ref 2."}

@@ -60,15 +60,15 @@ def locate(judge: str | None, say: Say | None = None, weights: bool = True) -> C
         if path.is_file() and path.suffix != ".gguf":
             raise RocketError(f"{judge}: a judge is a folder, a .gguf file or org/name on the Hugging Face hub")
         if (path / "adapter_model.safetensors").is_file():
-            raise RocketError(f"{judge}: is an adapter, so it needs its base: --judge BASE+{judge}")
+            raise RocketError(f"{judge}: is an adapter, so it needs its base: BASE+{judge}")
         return Checkpoint(path, f"path:{judge}")
     base, plus, adapter = judge.rpartition("+")
     if plus:
         folder = Path(adapter).expanduser()
         if not (folder / "adapter_model.safetensors").is_file():
-            raise RocketError(f"{adapter or judge}: is no adapter folder; give --judge BASE+ADAPTER")
+            raise RocketError(f"{adapter or judge}: is no adapter folder; give BASE+ADAPTER")
         if not base:
-            raise RocketError(f"{judge}: names no base; give --judge BASE+ADAPTER")
+            raise RocketError(f"{judge}: names no base; give BASE+ADAPTER")
         found = locate(base, say, weights)
         if found.adapter is not None:
             raise RocketError(f"{judge}: a judge has one adapter; convert {base} to a judge of its own first")

@@ -286,17 +286,18 @@ def heads(report: Report) -> str:
             return made + none(f"Heads are compared on labels, and none were given. {hint(report)}")
         command = f"<code>rocketjax report RUN --labels {esc(report.labeler)} --heads</code>"
         return made + none(f"Heads were not compared, which takes seconds to minutes: {command}.")
-    rows, failed = [], []
+    rows, failed, used_head = [], [], report.about.get("head")
+    marked = "marked" if any(row["head"] == used_head for row in report.heads) else "none of these"
     for row in report.heads:
         cells = "".join(f'<td class="num" {sort_key(row[f][0])}>{figure_text(row[f])}</td>' for f in HEAD_FIELDS)
-        used = ' class="used"' if row["head"] == report.about.get("head") else ""
+        used = ' class="used"' if row["head"] == used_head else ""
         rows.append(f'<tr{used}><th scope="row">{esc(row["head"])}</th>{cells}</tr>')
         if row["failed"]:
             failed.append(f'<p class="note">{esc(row["head"])}: {esc(row["failed"])}</p>')
     lead = (
         f"Each head was fitted to {esc(report.labeler)}'s labels of a random half of the models and judged on the "
         f"others: mean over {report.heads[0]['splits']} splits, and in brackets where 95% of single splits lie. The "
-        "query mean reads no grades: it is what a head has to beat. The head in use is marked."
+        f"query mean reads no grades: it is what a head has to beat. The head in use is {marked}."
     )
     head = [("Head", ""), *((name, "num") for name in HEAD_FIELDS.values())]
     return f'{made}<p class="note">{lead}</p><div class="wide">{table(head, rows)}</div>{"".join(failed)}'

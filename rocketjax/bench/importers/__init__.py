@@ -14,7 +14,7 @@ from rocketjax import __version__
 from rocketjax.bench.importers.arena import Match, read_matches
 from rocketjax.bench.importers.columns import read_table
 from rocketjax.bench.importers.own import ANSWERS, Checklists, Columns, own_table, read_checklists
-from rocketjax.bench.importers.source import MANIFEST, Draft, Source, place, publish, write_manifest
+from rocketjax.bench.importers.source import MANIFEST, Draft, Item, Source, place, publish, write_manifest
 from rocketjax.bench.importers.table import GENERIC_ITEM, IMPORTERS, Importer
 from rocketjax.bench.read import load_benchmark
 from rocketjax.errors import RocketError
@@ -149,7 +149,7 @@ def begin(
     if checklist is None:
         return Draft(), None, None
     given, sha256 = read_checklists(checklist)
-    other = None if item is None else [item]
+    other = None if item is None else [Item(item)]
     return Draft(lambda session_id, question: given.of(session_id, question) or other), given, sha256
 
 

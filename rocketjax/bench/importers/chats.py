@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from rocketjax.bench.importers.source import At, Draft, Source
+from rocketjax.bench.importers.source import At, Draft, Item, Source, listed
 from rocketjax.bench.records import Message
 
 OWN_ANSWER = "<the responder's own answer: see chat_history in its response file>"
@@ -35,7 +35,7 @@ def _ask(
     draft: Draft,
     question_id: int | str,
     turns: list[str],
-    items: Mapping[str, list[str]],
+    items: Mapping[str, list[Item]],
     item: str,
     references: Mapping[tuple[int | str, int], dict[str, str | None]],
 ) -> None:
@@ -114,6 +114,8 @@ class _PairJudgment(msgspec.Struct):
 class _SessionChecklist(msgspec.Struct):
     session_id: str
     checklist: list[str]
+    weights: list[float | None] | None = None
+    categories: list[str | None] | None = None
 
 
 def fastchat(source: Source, draft: Draft, item: str) -> None:
@@ -121,7 +123,7 @@ def fastchat(source: Source, draft: Draft, item: str) -> None:
     and *_judgments.json (votes of people) where they are there.
 
     Session mt<id>_<turn>, <id>_<turn> where ids are texts, and <id> where there is one turn; checklists from an
-    optional checklist.jsonl of {"session_id", "checklist"}, the generic item elsewhere. Of several grades the last
+    optional checklist.jsonl as a benchmark has it, the generic item elsewhere. Of several grades the last
     positive one counts. Of comparisons, the score is the share of those that the response won in its session, over all
     opponents, of labeler <judge>_pair, "human" or "author"; a tie, and two games with different winners, are half a
     win, as the authors count. Adds "unknown_session", "unknown_model", "no_score" (the judge's -1, or no winner),
@@ -143,9 +145,10 @@ def mtbench(source: Source, draft: Draft, item: str) -> None:
 
 def _fastchat(source: Source, draft: Draft, item: str) -> dict[int | str, list[str]]:
     """Adds questions and answers; returns the turns of each question."""
-    checklists: dict[str, list[str]] = {}
+    checklists: dict[str, list[Item]] = {}
     if beside := source.optional("checklist"):
-        checklists = {row.session_id: row.checklist for _, row in source.rows(beside, _SessionChecklist)}
+        for at, row in source.rows(beside, _SessionChecklist):
+            checklists[row.session_id] = listed(row.checklist, row.weights, row.categories, at.error)
     references: dict[tuple[int | str, int], dict[str, str | None]] = {}
     for file in source.glob("reference_answer/*"):
         author = source.name(file).rpartition("/")[2]

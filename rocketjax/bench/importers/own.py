@@ -8,12 +8,13 @@ from typing import NamedTuple
 import msgspec
 
 from rocketjax.bench.importers.columns import SUFFIXES, Cells, Table, read_table
-from rocketjax.bench.importers.source import Draft, Source, hashed
+from rocketjax.bench.importers.source import Draft, Item, Source, hashed, listed
 from rocketjax.bench.read import _data, _show
 from rocketjax.bench.records import Message
 from rocketjax.errors import RocketError
 
 SESSION, QUESTION, ITEMS = ("session_id", "session"), ("question",), ("items", "item", "checklist")
+WEIGHTS, CATEGORIES = ("weights", "weight"), ("categories", "category")
 ANSWERS = ("response", "answer")
 
 
@@ -21,12 +22,12 @@ class Checklists:
     """Items that the user gives: the same for every question, or by session or question (surrounding space aside)."""
 
     def __init__(
-        self, everywhere: list[str], by_session: dict[str, list[str]], by_question: dict[str, list[str]]
+        self, everywhere: list[Item], by_session: dict[str, list[Item]], by_question: dict[str, list[Item]]
     ) -> None:
         self.everywhere, self.by_session, self.by_question = everywhere, by_session, by_question
         self._used: set[tuple[str, str]] = set()
 
-    def of(self, session_id: str, question: str) -> list[str] | None:
+    def of(self, session_id: str, question: str) -> list[Item] | None:
         """The items for a query, None if there are none for it."""
         for kind, key, lists in (("s", session_id, self.by_session), ("q", question.strip(), self.by_question)):
             if key in lists:
@@ -46,7 +47,8 @@ def read_checklists(path: str | os.PathLike[str]) -> tuple[Checklists, dict[str,
     A file of text (any suffix but those of tables) has one item per line, for all questions. A table has a column
     `items`, `item` or `checklist` (a list of texts, or a text with an item per line) and says whose they are in
     `session_id` or `session`, or in `question`; several rows of one are one checklist. Without such a column the items
-    are for all questions.
+    are for all questions. Columns `weights` or `weight` and `categories` or `category`, where they are there, have as
+    many entries as the row has items, in the same forms.
     """
     file = Path(os.fsdecode(path))
     source = Source(file)
@@ -57,19 +59,26 @@ def read_checklists(path: str | os.PathLike[str]) -> tuple[Checklists, dict[str,
         lines = [line.strip() for line in _data(file).decode().splitlines() if line.strip()]
         if not lines:
             raise RocketError(f"{_show(file)}: has no items; write one yes/no question per line")
-        return Checklists(lines, {}, {}), source.sha256
+        return Checklists([Item(line) for line in lines], {}, {}), source.sha256
     table = read_table(source, file)
-    session, question, column = (
-        next((name for name in names if name in table.columns), None) for names in (SESSION, QUESTION, ITEMS)
+    session, question, column, weights, categories = (
+        next((name for name in names if name in table.columns), None)
+        for names in (SESSION, QUESTION, ITEMS, WEIGHTS, CATEGORIES)
     )
     if column is None:
         known = ", ".join(table.columns)
         raise RocketError(f'{_show(file)}: has no column "items", "item" or "checklist"; its columns are {known}')
-    everywhere: list[str] = []
-    by_session: dict[str, list[str]] = {}
-    by_question: dict[str, list[str]] = {}
+    everywhere: list[Item] = []
+    by_session: dict[str, list[Item]] = {}
+    by_question: dict[str, list[Item]] = {}
     for row in table.rows:
-        items = items_of(row, column)
+        items = listed(
+            items_of(row, column),
+            weights_of(row, weights) if weights else None,
+            categories_of(row, categories) if categories else None,
+            row.at.error,
+            (weights or "", categories or ""),
+        )
         if session is not None and row.value.get(session) not in (None, ""):
             by_session.setdefault(row.name(session), []).extend(items)
         elif question is not None:
@@ -94,6 +103,31 @@ def items_of(row: Cells, column: str) -> list[str]:
             raise row.at.error(column, "is a list with something else than texts")
         return value
     return [line.strip() for line in (row.text(column) or "").splitlines() if line.strip()]
+
+
+def weights_of(row: Cells, column: str) -> list[float | None] | None:
+    """The weights of a cell: a number, a list of them, the same written as JSON, or one per line; None for none."""
+    value = row.value.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str):
+        with contextlib.suppress(msgspec.DecodeError):
+            value = msgspec.json.decode(value, type=list[float | None])
+    if isinstance(value, str):
+        value = [line for line in value.splitlines() if line.strip()]
+    if not isinstance(value, list):
+        value = [value]
+    return [Cells(row.at, {column: weight}).number(column) for weight in value]
+
+
+def categories_of(row: Cells, column: str) -> list[str | None] | None:
+    """The categories of a cell, in the same forms."""
+    value = row.value.get(column)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, list) and all(c is None or isinstance(c, str) for c in value):
+        return value
+    return [*items_of(row, column)]
 
 
 class Columns(NamedTuple):

@@ -4,13 +4,14 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -27,7 +28,7 @@ from rocketjax.bench.read import (
     _within,
     _wrong_field,
 )
-from rocketjax.bench.records import Message
+from rocketjax.bench.records import Checklist, Message, known_categories
 from rocketjax.errors import RocketError
 
 MANIFEST = "import.json"
@@ -157,6 +158,37 @@ def _with_nan(kind: type[Row], text: bytes) -> Row | None:
     return row if isinstance(row, kind) else None
 
 
+class Item(NamedTuple):
+    """An item on its way into a checklist, with what somebody said of it."""
+
+    text: str
+    weight: float | None = None
+    category: str | None = None
+
+
+def listed(
+    texts: Sequence[str],
+    weights: Sequence[float | None] | None,
+    categories: Sequence[str | None] | None,
+    error: Callable[[str, str], RocketError],
+    fields: tuple[str, str] = ("weights", "categories"),
+) -> list[Item]:
+    """Items with their weights and categories, which the source has in these `fields`.
+
+    Raises `error(field, problem)` for another number of entries than items, and for a weight that is no finite number
+    of 0 or more.
+    """
+    for field, given in zip(fields, (weights, categories), strict=True):
+        if given is not None and len(given) != len(texts):
+            raise error(field, f"has {len(given)} entries for {len(texts)} items")
+    for weight in weights or ():
+        if weight is not None and not 0 <= weight < math.inf:
+            raise error(fields[0], f"has {weight:g}")
+    blank = [None] * len(texts)
+    about = [None if c is None or not c.strip() else c.strip() for c in categories or blank]
+    return [Item(*entry) for entry in zip(texts, weights or blank, about, strict=True)]
+
+
 class Draft:
     """A benchmark in the making. What cannot be used is counted in `left_out` by its reason:
 
@@ -167,17 +199,18 @@ class Draft:
     importers add their own.
     """
 
-    def __init__(self, checklist: Callable[[str, str], Sequence[str] | None] | None = None) -> None:
+    def __init__(self, checklist: Callable[[str, str], Sequence[Item] | None] | None = None) -> None:
         """`checklist` gives the items by session and question in place of the importer's own, None for no items."""
         self.checklist = checklist
         self.queries: dict[str, tuple[tuple[Message, ...], dict[str, str]]] = {}
-        self.checklists: dict[str, list[str]] = {}
+        self.checklists: dict[str, list[Item]] = {}
         self.responses: dict[str, dict[str, tuple[str, list[str]]]] = {}
         self.scores: dict[tuple[str, str], dict[str, float]] = {}
         """(labeler, model) -> session -> score."""
         self.judgments: dict[tuple[str, str], dict[str, list[float | None]]] = {}
         self.left_out: Counter[str] = Counter()
-        self._given: dict[str, tuple[list[str], list[int]]] = {}  # the source's items, and which of them were kept
+        # The source's items, and which of them were kept.
+        self._given: dict[str, tuple[list[str | Item], list[int]]] = {}
         self._names: dict[str, str] = {}
         self._unlisted: set[str] = set()
 
@@ -188,7 +221,7 @@ class Draft:
         self,
         session_id: str,
         question: str | Sequence[Message],
-        items: Sequence[str],
+        items: Sequence[str | Item],
         references: Mapping[str, str | None] | None = None,
     ) -> bool:
         """Adds a query, or finds the same one there and adds references; False, and counted, if it cannot be used."""
@@ -213,18 +246,21 @@ class Draft:
             self.skip("empty_query")
             return False
         kept: dict[str, int] = {}
-        for i, item in enumerate(items):
+        made: list[Item] = []
+        for i, given in enumerate(items):
+            item = Item(given) if isinstance(given, str) else given
             # The reader takes one item of several lines for a model's unparsed output.
-            text = " ".join(item.split()) if len(item.splitlines()) > 1 else item.strip()
+            text = " ".join(item.text.split()) if len(item.text.splitlines()) > 1 else item.text.strip()
             if text and text not in kept:
                 kept[text] = i
+                made.append(item._replace(text=text))
             else:
                 self.skip("duplicate_item" if text else "blank_item")
         if not kept:
             self.skip("empty_checklist")
             return False
         self.queries[session_id] = turns, known
-        self.checklists[session_id] = list(kept)
+        self.checklists[session_id] = made
         self._given[session_id] = list(items), list(kept.values())
         return True
 
@@ -295,7 +331,7 @@ class Draft:
             for session_id, (turns, references) in self.queries.items()
         )
         _write(folder / "queries.jsonl", queries)
-        _write(folder / "checklist.jsonl", ({"session_id": s, "checklist": c} for s, c in self.checklists.items()))
+        _write(folder / "checklist.jsonl", (_checklist(s, items).row() for s, items in self.checklists.items()))
         for model, answers in sorted(self.responses.items()):
             said = (
                 {"session_id": s, "chat_history": answers[s][1], "output": [answers[s][0]], "generator": model}
@@ -313,6 +349,13 @@ class Draft:
                 if s in given
             )
             _write(folder / "gold_judgment" / labeler / f"{model}.jsonl", judged)
+
+
+def _checklist(session_id: str, items: Sequence[Item]) -> Checklist:
+    texts, weights, categories = zip(*items, strict=True)
+    # Weights of 0 alone are written, too: the reader says what is wrong with them.
+    given = None if all(weight is None for weight in weights) else weights
+    return Checklist(session_id, texts, given, known_categories(categories))
 
 
 def _answer(p: float | None) -> str | float:
