@@ -61,16 +61,17 @@ def on_scale(latent_QM: Array, data: Data) -> Scale:
     size = jnp.maximum(jnp.sqrt((graded_QM * c_QM**2).sum() / jnp.maximum(graded_QM.sum(), 1)), 1e-6)
     common = pooled(c_QM / size, data)
     level, slope = common.level, common.slope / size
-    rest_QM = w_QM * (data.label_QM - level - slope * c_QM)
+    rest_QM = data.label_QM - level - slope * c_QM
+    sum_Q = (w_QM * rest_QM).sum(axis=1)
 
     def error(strength: Array) -> Array:
         a_Q = 1 / (total_Q + 1 / strength)
-        left_out = (rest_QM - w_QM * (a_Q * rest_QM.sum(axis=1))[:, None]) / (1 - w_QM * a_Q[:, None])
-        return (left_out**2).sum()
+        left_out_QM = (rest_QM - (a_Q * sum_Q)[:, None]) / (1 - w_QM * a_Q[:, None])
+        return (w_QM * left_out_QM**2).sum()
 
     tried = jnp.array(LEVELS, jnp.float32)
     strength = tried[jnp.argmin(jax.vmap(error)(tried))]
-    own_Q = rest_QM.sum(axis=1) / (total_Q + 1 / strength)
+    own_Q = sum_Q / (total_Q + 1 / strength)
     return Scale(level + own_Q - slope * center_Q, slope)
 
 

@@ -88,7 +88,7 @@ def terms(b: Basis, data: Data) -> Array:
 
 
 class Pooled(NamedTuple):
-    """Level and slope common to all queries, and the slope's variance over the noise's."""
+    """Level (where u is 0) and slope common to all queries, and the slope's variance over the noise's."""
 
     level: Array
     slope: Array
@@ -101,13 +101,15 @@ def pooled(u_QM: Array, data: Data) -> Pooled:
     """
     w_QM = data.weight_QM
     labels = jnp.maximum(w_QM.sum(), 1e-9)
-    level = (w_QM * data.label_QM).sum() / labels
-    spread = jnp.sqrt((w_QM * (data.label_QM - level) ** 2).sum() / labels)
+    mean = (w_QM * data.label_QM).sum() / labels
+    spread = jnp.sqrt((w_QM * (data.label_QM - mean) ** 2).sum() / labels)
     total_Q = jnp.maximum(w_QM.sum(axis=1, keepdims=True), 1e-9)
     label_Q, u_Q = ((w_QM * x).sum(axis=1, keepdims=True) / total_Q for x in (data.label_QM, u_QM))
     top = (w_QM * (u_QM - u_Q) * (data.label_QM - label_Q)).sum()
     under = (w_QM * (u_QM - u_Q) ** 2).sum() + SLOPE_LABELS
-    return Pooled(level, (top + SLOPE_LABELS * SLOPE * spread) / under, 1 / under)
+    slope = (top + SLOPE_LABELS * SLOPE * spread) / under
+    # The labelled models need not be middling ones: u is centred over all.
+    return Pooled(mean - slope * (w_QM * u_QM).sum() / labels, slope, 1 / under)
 
 
 def inverse(a_PPQ: Array) -> Array:
