@@ -1,7 +1,7 @@
 """All heads on the same splits of the models, beside the reference's trees and what ignores the judge.
 
-    python experiments/heads.py run RUN BENCH LABELER [--splits 20] [--per-query 2,4,8] [--heads A,B] [--json FILE] \\
-        [--features] [--unlabelled]                      # hidden states, for `shared`; queries without labels
+    python experiments/heads.py run RUN BENCH LABELER [--splits 20] [--part 0.5] [--per-query 2,4,8] [--heads A,B] \\
+        [--features] [--unlabelled] [--json FILE]        # hidden states, for `shared`; queries without labels
     python experiments/heads.py rubric FOLDER ...        # LLM-Rubric's stored answers, FOLDER is its data/synth_data
 
 Per head, over random splits of the models into halves (fitted on one, judged on the other): Spearman's correlation of
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("bench", type=Path, nargs="?")
     parser.add_argument("labeler", nargs="?")
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--part", type=float, default=0.5, help="of the models, to fit on")
     parser.add_argument("--per-query", default="", help="also with at most so many labels for each query")
     parser.add_argument("--unlabelled", action="store_true", help="half of the queries keep no label and are judged")
     parser.add_argument("--heads")
@@ -178,8 +179,8 @@ def main() -> None:
             f"{len(p.sessions)} queries, {len(p.models)} models, {int(p.labelled.sum())} labels, {a.splits} splits, "
             + ("all labels of the training half" if count is None else f"at most {count} labels a query")
         )
-        compared = {h: compare(p, [h], a.splits, labels=count, feature_QIE=features)[0] for h in heads}
-        out[str(count or "all")] = table(compared)
+        compared = compare(p, heads, a.splits, part=a.part, labels=count, feature_QIE=features)
+        out[str(count or "all")] = table({c.head: c for c in compared})
     if a.json:
         a.json.write_text(json.dumps(out, indent=1) + "\n", "utf-8")
 

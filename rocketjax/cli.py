@@ -617,7 +617,8 @@ def fit(
         return
     say(f"wrote {target}: {summary['labels']:,} labels of {len(saved.trained_on)} models on "
         f"{summary['queries_with_labels']:,} queries")  # fmt: skip
-    say("  each model is scored by a fit that has not seen its labels" if saved.folds
+    say("  each model is scored by a fit that has not seen its labels, at the level that all labels give the query"
+        if saved.folds
         else "  the training models are left out of the scores")  # fmt: skip
     for reason, n in summary["labels_not_used"].items():
         say(f"  labels not used: {n:,} ({reason})")
@@ -646,7 +647,7 @@ def heads(
     if chosen == []:
         usage("--only names no head")
     from rocketjax.grade import Run
-    from rocketjax.reweight import as_rows, compare, features_of, labels_of, panel
+    from rocketjax.reweight import REFERENCE, as_rows, compare, features_of, labels_of, panel
 
     opened = Run.open(run)
     cells = panel(opened, labels_of(benchmark_of(opened, bench), labels))
@@ -655,6 +656,12 @@ def heads(
     with counting("comparing", "splits") as show:
         found = compare(cells, chosen, splits, seed, part, per_query, features_of(opened, cells), show)
     rows = as_rows(found)
+    if chosen is None:
+        compared = {row["head"] for row in rows}
+        if "shared" not in compared:
+            say("without shared: the run has no hidden states; rocketjax fit RUN --head shared reads them")
+        if not compared & set(REFERENCE):
+            say("without RocketEval's trees: they need scikit-learn, pip install 'rocketjax[compat]'")
     if as_json:
         print_json(rows)
         return
@@ -877,7 +884,9 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 def items(
     run: RunArg,
     labels: Annotated[str | None, typer.Option("--labels", metavar="LABELER", help="Whose scores.")] = None,
-    head: Annotated[str | None, typer.Option(help="A fitted linear head: its weights are shown.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Whose weights are shown: mean, label-free, or a fitted linear head.")
+    ] = None,
     families: Annotated[
         Path | None,
         typer.Option(
@@ -898,13 +907,24 @@ def items(
     if output is not None and output.suffix not in (".csv", ".parquet"):
         usage(f"--output is {output}; it takes a name that ends in .csv or .parquet")
     from rocketjax.grade import Run, write_atomically, write_table
-    from rocketjax.reweight import find_head, item_table, labels_of, load_head, panel, require_questions
+    from rocketjax.reweight import (
+        WITHOUT_LABELS,
+        find_head,
+        item_table,
+        labels_of,
+        load_head,
+        panel,
+        require_questions,
+        unlabelled_weights,
+    )
 
     opened = Run.open(run)
     benchmark = benchmark_of(opened, bench)
     cells = panel(opened, labels_of(benchmark, labels) if labels else None)
     weights = None
-    if head is not None:
+    if head in WITHOUT_LABELS:
+        weights = unlabelled_weights(cells, head)
+    elif head is not None:
         loaded = load_head(find_head(opened, head))
         require_questions(loaded, opened, cells)
         weights = loaded.weights()

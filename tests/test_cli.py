@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pyarrow.parquet as pq
 import pytest
 from broken import BROKEN, write_good
 from huggingface_hub import constants
 
-from rocketjax import cli
+from rocketjax import cli, doctor
 
 COMMANDS = (
     "demo", "grade", "fit", "heads", "score", "rank", "items", "ask", "export", "convert", "tune", "import", "judges",
@@ -281,6 +283,8 @@ def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
     assert code == cli.DONE and "18 items" in err, err
     lines = (tmp_path / "items.csv").read_text().splitlines()
     assert len(lines) == 19 and "discrimination" in lines[0] and "One?" in lines[1]
+    code, out, err = rocketjax("items", run, "--head", "label-free", "--json")
+    assert code == cli.DONE and all(row["weight"] is not None for row in json.loads(out)), err
     (tmp_path / "families.json").write_text("[]")
     code, _, err = rocketjax("items", run, "--families", tmp_path / "families.json")
     assert code == cli.FAILED and "is no JSON object from model to family" in err
@@ -534,6 +538,28 @@ def test_profile_says_where_the_time_went(good, tmp_path, tiny, rocketjax):
     assert 0 < profile["share_of_peak"] < 1 and profile["ahead_seconds"]["tokenise"] > 0
     code, _, err = rocketjax("grade", good, "-o", tmp_path / "again", "-j", tiny, "--profile")
     assert code == 0 and "of the measured matmul peak" in err and "tokenise" in err
+
+
+def test_the_matmul_peak_is_of_products_that_keep_the_device_busy(monkeypatch):
+    """A made-up device of 600 TFLOP/s that takes 50 us to be asked: the figure must be its own, not the host's."""
+    asked, limit = [], [1 << 40]
+
+    def seconds_of(product, rows, inner, columns, dtype, at_once):
+        if rows * inner > limit[0]:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        asked.append((rows, inner, columns, at_once))
+        return 2 * rows * inner * columns / 6e14 + 50e-6
+
+    monkeypatch.setattr(doctor, "seconds_of", seconds_of)
+    assert doctor.matmul_flops(jnp.bfloat16) < 0.3 * 6e14
+    assert asked == [(1024, 1024, 4096, 1)], "on a CPU one product at a time, and this one"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert 0.95 * 6e14 < doctor.matmul_flops(jnp.bfloat16) < 6e14
+    limit[0] = 4096 * 4096
+    assert 0.7 * 6e14 < doctor.matmul_flops(jnp.bfloat16) < 0.95 * 6e14, "the largest that there is room for"
+    limit[0] = 0
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        doctor.matmul_flops(jnp.bfloat16)
 
 
 @pytest.mark.slow

@@ -130,6 +130,7 @@ def by_hand(p: Panel, strength) -> tuple[np.ndarray, np.ndarray]:
             a, b = x[known] / size_u, d.label_QM[q, known]
             top, under = top + ((a - a.mean()) * (b - b.mean())).sum(), under + ((a - a.mean()) ** 2).sum()
     slope = top / under
+    level -= slope * sum((d.weight_QM[q] * x).sum() for q, x in enumerate(u)) / size_u / total
     mean, deviation, loo = [], [], []
     for q in range(len(p.sessions)):
         known = d.weight_QM[q] > 0
@@ -452,6 +453,8 @@ def test_the_references_own_scores_and_ranking(parity, kind):
         assert row["score"] == pytest.approx(want["score"], abs=1e-9) and row["compat"] == "rocketeval"
     if kind == "supervised":
         assert len(ours) == 525, "training models are left out"
+        with pytest.raises(RocketError, match="none of the training models has a label for a graded response"):
+            score_compat(run, {m: labels[m] for m in split["test"]}, "gpt-4", split["train"])
 
 
 def test_the_references_quirks():
@@ -536,12 +539,18 @@ def test_a_panel_is_the_run(graded):
 
 
 def test_no_model_is_scored_by_a_head_that_saw_its_label(copied):
-    """Another label for one model changes other models' scores and never its own; the same for training models."""
+    """Another label for one model changes other models' scores, and of its own only the query's level, which is all
+    models'; the same for training models."""
     run, labels, _ = copied
     changed = labels | {"model-2": dict.fromkeys(labels["model-2"], 50.0)}
-    with_folds = [as_array(score(run, fit_head(run, x, "me", folds=4))) for x in (labels, changed)]
+    with_folds = []
+    for given in (labels, changed):
+        head = fit_head(run, given, "me", folds=4)
+        everyone, _ = score_panel(panel(run), "ridge", head.fits["all"])
+        level = dict(zip(panel(run).sessions, everyone.mean(axis=1), strict=True))
+        with_folds.append({k: x - level[k[0]] for k, x in as_array(score(run, head)).items()})
     own = [key for key in with_folds[0] if key[1] == "model-2"]
-    assert own and all(with_folds[0][k] == with_folds[1][k] for k in own)
+    assert own and all(with_folds[0][k] == pytest.approx(with_folds[1][k], abs=1e-5) for k in own)
     assert any(abs(with_folds[0][k] - with_folds[1][k]) > 0.1 for k in with_folds[0] if k not in own)
     train = ["model-0", "model-1", "model-2", "model-5"]
     head = fit_head(run, labels, "me", train_models=train)
@@ -559,6 +568,37 @@ def test_no_model_is_scored_by_a_head_that_saw_its_label(copied):
         score(run, fit_head(run, labels, "me", train_models=list(labels)))
 
 
+@pytest.mark.parametrize("name", ["ridge", "pairwise"])
+def test_folds_do_not_rank_backwards(tmp_path, name):
+    """A judge that says the same of everything has nothing to rank by: the labels of the others, whose level falls
+    where a good model is left out, must not do it."""
+    bench = random_bench(queries=4, models=6)
+    rows = [
+        {"session_id": s, "model_test": m, "norm_probability": [0.25] * len(c.items)}
+        for s, c in bench.checklists.items()
+        for m in bench.models
+    ]
+    (tmp_path / "j.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = record(bench, tmp_path / "j.jsonl", tmp_path / "run")
+    labels = {m: dict.fromkeys(bench.checklists, float(n)) for n, m in enumerate(bench.models)}
+    scores = as_array(score(run, fit_head(run, labels, "me", name)))
+    for session in bench.checklists:
+        own = [scores[session, m] for m in bench.models]
+        assert max(own) - min(own) < 1e-3 and np.mean(own) == pytest.approx(2.5, abs=0.1)
+
+
+def test_levels_are_those_of_middling_models():
+    """Labels of the best three responses to a query: one without labels is still expected where its own mean says."""
+    p_QMI = np.random.default_rng(0).uniform(0, 1, (120, 8, 5))
+    label_QM = 9 * p_QMI.mean(axis=2) + 1
+    known = label_QM >= np.sort(label_QM, axis=1)[:, -3:-2]
+    known[80:] = False
+    names, item_QI, graded_QM = [f"q{i:03}" for i in range(120)], np.ones((120, 5), bool), np.ones((120, 8), bool)
+    best = make_panel(names, list("abcdefgh"), p_QMI, item_QI, graded_QM, np.where(known, label_QM, np.nan))
+    score_QM = scores_of("ridge", best, None)
+    assert abs((score_QM - label_QM)[80:].mean()) < 0.2
+
+
 @pytest.mark.parametrize("name", ["ridge", "pairwise", *OTHERS])
 def test_a_saved_head_scores_the_same(copied, tmp_path, name):
     run, labels, bench = copied
@@ -571,6 +611,8 @@ def test_a_saved_head_scores_the_same(copied, tmp_path, name):
     save_head(head, run.path / "heads" / f"{name}@a_b_c")
     after = score(run, name).to_pylist()
     assert before == after and all(r["standard_error"] > 0 for r in after)
+    weights = load_head(run.path / "heads" / f"{name}@a_b_c").weights()
+    assert weights is None or (weights[1][panel(run).data.item_QI] > 0).all(), "a weight has an error, too"
     with pytest.raises(RocketError, match="is there already"):
         save_head(head, run.path / "heads" / f"{name}@a_b_c")
     save_head(head, run.path / "heads" / f"{name}@a_b_c", overwrite=True)
@@ -629,7 +671,7 @@ def test_a_killed_fit_leaves_nothing_that_matters(copied):
         ({"judge": "x"}, "judge"),
         ({"trained_on": 5}, "trained_on"),
         ({"samples": {}}, "field 'samples' lacks 'all'"),
-        ({"format": 9}, "format 9, this version reads 1"),
+        ({"format": 9}, "format 9, this version reads 2; fit the head again"),
         ({"head": "wool"}, "unknown head 'wool'"),
         ({"labels_sha256": None}, "labels_sha256"),
     ],

@@ -114,7 +114,8 @@ def compare(
 ) -> list[Comparison]:
     """Every head on the same `count` random splits of the models; `labels` bounds the labels of a query.
 
-    The figures are those of the models that the head has not seen labels of. Raises RocketError for too few models.
+    The figures are those of the models that the head has not seen labels of, over the responses that every head has a
+    score for. Raises RocketError for too few models.
     """
     chosen = list(heads or default_heads(feature_QIE is not None))
     label_QM = np.where(panel.labelled, np.asarray(panel.data.label_QM, np.float64), np.nan)
@@ -127,14 +128,19 @@ def compare(
         if labels is not None:
             training = thinned(training, labels, seed + number)
         test = np.asarray([m not in models for m in panel.models])
+        score_QM: dict[str, Float] = {}
         for head in chosen:
             try:
-                score_QM = scores_of(head, training, feature_QIE)
+                score_QM[head] = scores_of(head, training, feature_QIE)[:, test]
             except RocketError as e:  # the reference's blend fails on more than ten distinct labels, for one
                 failed[head] = str(e)
+        # The reference has no score where a query has no training label; all are judged where all have one.
+        known = np.logical_and.reduce([np.isfinite(x) for x in score_QM.values()])
+        for head in chosen:
+            if head in score_QM:
+                values[head].append(agreement(score_QM[head], np.where(known, label_QM[:, test], np.nan)))
+            else:
                 values[head].append(Agreement(*[float("nan")] * len(Agreement._fields)))
-                continue
-            values[head].append(agreement(score_QM[:, test], label_QM[:, test]))
         if progress:
             progress(number + 1, count)
     return [Comparison(head, np.asarray(rows, np.float64), failed[head]) for head, rows in values.items()]

@@ -47,10 +47,11 @@ class Scale(NamedTuple):
     slope: Array
 
 
-def on_scale(latent_QM: Array, data: Data) -> Scale:
+def on_scale(latent_QM: Array, data: Data, least: Array | float = 1e-6) -> Scale:
     """The pooled slope of labels on latents within queries, and levels shrunk to the pooled one.
 
-    The levels' strength is the one of `LEVELS` with the least leave-one-out error.
+    The levels' strength is the one of `LEVELS` with the least leave-one-out error. Latents that deviate by less than
+    `least` are taken to be so large: rounding is no signal.
     """
     w_QM = data.weight_QM
     total_Q = w_QM.sum(axis=1)
@@ -58,7 +59,7 @@ def on_scale(latent_QM: Array, data: Data) -> Scale:
     graded_QM = data.graded_QM.astype(jnp.float32)
     center_Q = (graded_QM * latent_QM).sum(axis=1) / jnp.maximum(graded_QM.sum(axis=1), 1)
     c_QM = latent_QM - center_Q[:, None]
-    size = jnp.maximum(jnp.sqrt((graded_QM * c_QM**2).sum() / jnp.maximum(graded_QM.sum(), 1)), 1e-6)
+    size = jnp.maximum(jnp.sqrt((graded_QM * c_QM**2).sum() / jnp.maximum(graded_QM.sum(), 1)), least)
     common = pooled(c_QM / size, data)
     level, slope = common.level, common.slope / size
     rest_QM = data.label_QM - level - slope * c_QM
@@ -146,8 +147,10 @@ def rank_loss(score_QM: Array, data: Data) -> Array:
 
 
 class Weights(NamedTuple):
-    """Item weights and the place of the latent they make."""
+    """Item weights and the place of the latent they make of p less its center: f32 would lose small differences of a
+    judge whose p are all alike."""
 
+    center_QI: Array
     weight_QI: Array
     scale: Scale
 
@@ -195,14 +198,14 @@ def fit_weights(
     size_x = jnp.maximum(jnp.abs(slope), noise)
     x_QI = descend(lambda x: loss(x * size_x), start_QI / size_x, steps=steps, positive=monotone) * size_x
     weight_QI = x_QI * data.item_QI * unit_Q[:, None]
-    return Weights(weight_QI, on_scale(jnp.einsum("qmi,qi->qm", data.p_QMI, weight_QI), data))
+    return Weights(b.center_QI, weight_QI, on_scale(latent(x_QI), data, least=size / 10))
 
 
 def as_linear(weights: Weights) -> Linear:
     """Without a posterior: its covariance is 0."""
     Q, I = weights.weight_QI.shape  # noqa: E741
     return Linear(
-        weights.scale.level_Q, jnp.zeros((Q, I)), weights.scale.slope * weights.weight_QI,
+        weights.scale.level_Q, weights.center_QI, weights.scale.slope * weights.weight_QI,
         jnp.zeros((Q, I + 1, I + 1)), jnp.zeros(Q), jnp.zeros(3),
     )  # fmt: skip
 

@@ -5,7 +5,8 @@ params/     the numbers (Orbax): of each fold, and of all labels together
 
 A score of a response is only worth something from a head that has not seen that response's label. So by default the
 labelled models are cut into folds, each scored by a head fitted on the others, and models without labels by the head
-that was fitted on all.
+that was fitted on all. Only a query's level, which is the same for all models, is that of all labels: a level from the
+others' labels falls when a good model is left out, and a judge that knows nothing would rank the models backwards.
 """
 
 import hashlib
@@ -34,6 +35,7 @@ from rocketjax.reweight.head import (
     Fitted,
     Name,
     Options,
+    Params,
     check,
     fit_panel,
     has_posterior,
@@ -42,7 +44,7 @@ from rocketjax.reweight.head import (
 from rocketjax.reweight.linear import Linear
 from rocketjax.reweight.panels import Panel, panel
 
-FORMAT = 1
+FORMAT = 2  # 1: folds kept levels of their own
 FOLDS = 5
 ALL = "all"  # the fit on every label, for models that have none
 
@@ -100,11 +102,14 @@ class Head:
         return dict(self.meta["folds"])
 
     def weights(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
-        """Item weights of the fit on all labels and their standard errors (0 without a posterior), f32[Q, I] each;
-        None for heads that are not linear."""
+        """Item weights of the fit on all labels and their standard errors (the posterior's, else the bootstrap's),
+        f32[Q, I] each; None for heads that are not linear."""
         params = self.fits[ALL].params
         if not isinstance(params, Linear):
             return None
+        samples = self.fits[ALL].samples
+        if isinstance(samples, Linear):
+            return np.asarray(params.weight_QI), np.asarray(samples.weight_QI).std(axis=0, ddof=1)
         variance_QI = np.diagonal(np.asarray(params.covariance_QWW), axis1=1, axis2=2)[:, 1:]
         return np.asarray(params.weight_QI), np.sqrt(np.maximum(variance_QI, 0))
 
@@ -154,6 +159,9 @@ def fit_head(
         fits[key] = fit_panel(part, name, options, features)
         if progress:
             progress(number + 1, len(parts))
+    level_Q = level_of(whole, name, fits[ALL])
+    for key in fits.keys() - {ALL}:
+        fits[key] = moved(fits[key], level_Q - level_of(whole, name, fits[key]))
     text = json.dumps({m: dict(sorted(by.items())) for m, by in sorted(labels.items())})
     params = fits[ALL].params
     figures: dict[str, Any] = {
@@ -185,6 +193,25 @@ def fit_head(
         "versions": {"rocketjax": rocketjax.__version__, "jax": jax.__version__},
     }
     return Head(name, meta, fits)
+
+
+def level_of(whole: Panel, name: Name, fitted: Fitted) -> npt.NDArray[Any]:
+    """The mean score of each query's graded responses, f64[Q]; 0 where there is none."""
+    score_QM, _ = score_panel(whole, name, fitted._replace(samples=None))
+    known = np.isfinite(score_QM)
+    return np.asarray(np.where(known, score_QM, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+
+
+def moved(fitted: Fitted, by_Q: npt.NDArray[Any]) -> Fitted:
+    """The fit with so much more in every score of a query; its errors stay."""
+
+    def move(params: Params) -> Params:
+        by = np.asarray(by_Q, np.float32)
+        if isinstance(params, Linear):
+            return params._replace(bias_Q=params.bias_Q + by)
+        return params._replace(scale=params.scale._replace(level_Q=params.scale.level_Q + by))
+
+    return Fitted(move(fitted.params), None if fitted.samples is None else move(fitted.samples))
 
 
 def folder_name(head: str, labeler: str, monotone: bool, rank_weight: float) -> str:
@@ -234,7 +261,7 @@ def load_head(folder: Path) -> Head:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise RocketError(f"{file}: cannot be read ({e})") from None
     if about.format != FORMAT:
-        raise RocketError(f"{file}: format {about.format!r}, this version reads {FORMAT}")
+        raise RocketError(f"{file}: format {about.format!r}, this version reads {FORMAT}; fit the head again")
     if ALL not in about.samples:
         raise RocketError(f"{file}: field 'samples' lacks {ALL!r}")
     name = check(about.head, Options(about.options.monotone, about.options.rank_weight))

@@ -235,6 +235,13 @@ def fit_panel(
     return fitted
 
 
+def unlabelled_weights(panel: Panel, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Item weights of a head that reads no labels, and errors of 0: f32[Q, I] each."""
+    params = fit_panel(panel, check(name, Options()), samples=False).params
+    assert isinstance(params, Linear), "both of these heads are"
+    return np.asarray(params.weight_QI), np.zeros_like(params.weight_QI)
+
+
 def unfilled(params: Any, queries: int, axis: int = 0) -> Any:
     """Without the queries that filled up. Field by field: a short axis of another kind must stay as it is."""
     per_query = ("_Q", "_QI", "_QWW", "_QRDI", "_QRD", "_QRS")

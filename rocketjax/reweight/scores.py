@@ -209,6 +209,8 @@ def score_compat(run: Run, labels: Labels | None = None, labeler: str | None = N
                 given = labels.get(model, {}).get(session)
                 if inside[m] and there_QM[q, m] and given is not None:
                     label_QM[q, m] = given
+        if not np.isfinite(label_QM).any():
+            raise RocketError("none of the training models has a label for a graded response of this run")
         score_QM = trees_scores(p_QMI, item_QI, label_QM, blend=True)
         kept = ~inside
         there_QM = there_QM & np.isfinite(score_QM)
