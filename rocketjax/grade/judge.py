@@ -29,6 +29,7 @@ from rocketjax.judge import (
     Team,
     Transformer,
     agree,
+    config_sha256,
     first,
     load_judge,
     locate,
@@ -43,6 +44,7 @@ from rocketjax.prompt import (
     Overflow,
     Prompter,
     Tokenizer,
+    largest_id,
     load_tokenizer,
     row_lengths,
     template,
@@ -51,6 +53,7 @@ from rocketjax.prompt import (
 Progress = Callable[[Work], None]
 POLL = 1.0  # seconds between two first looks at whether the other processes are done
 PATIENCE = 60.0  # seconds that a network file system may take to show a new run to other hosts
+LONGEST = row_lengths(1 << 30)[-1]  # tokens of the longest row; a prompt is never cut in two
 MAX_TOKENS = 8192  # default bound of a prompt where the judge's own context is longer
 
 
@@ -96,10 +99,11 @@ class Judge:
         checkpoint = locate(name, say)
         config = read_config(checkpoint.path)
         places, team = places_for(config, weight_bytes(config, dtype), mesh)
+        tokenizer, adapted = load_tokenizer(checkpoint.path), checkpoint.adapter is not None
+        check_ids(tokenizer, config, checkpoint.path)
         # Where a device holds the whole judge, one reads it and the others get their copies from there.
         cut = places if places.shape["model"] > 1 else None
         model, sha256 = load_judge(checkpoint, dtype, cut)
-        tokenizer, adapted = load_tokenizer(checkpoint.path), checkpoint.adapter is not None
         return cls(model, tokenizer, checkpoint.origin, sha256, dtype, checkpoint.path, adapted, places, team)
 
     def grade(
@@ -209,6 +213,8 @@ class Judge:
                 "origin": self.origin,
                 "weights_sha256": self.sha256,
                 "tokenizer_sha256": self.tokenizer.sha256,
+                "config_sha256": config_sha256(self.model.config),
+                "prompt_sha256": prompter.sha256,
                 "dtype": self.dtype,
             },
             "prompt": {
@@ -327,6 +333,20 @@ def await_others(run: Run, own: set[int]) -> None:
         pause = min(15.0, 1.5 * pause)
 
 
+def check_ids(tokenizer: Tokenizer, config: Config, path: Path) -> None:
+    """RocketError for a token of any prompt that the model has no row for: a device would take its last row instead.
+
+    Entries of the vocabulary that neither text nor the chat format yields may lie outside, as Gemma 3's image token
+    does in models without vision.
+    """
+    token = largest_id(tokenizer)
+    if token >= config.V:
+        raise RocketError(
+            f"{path}: token {token} ({tokenizer.token_text(token)!r}) of the tokenizer lies outside of the model's "
+            f"vocabulary of {config.V}; tokenizer and weights are not of one model, take both from the same"
+        )
+
+
 def make_prompter(
     tokenizer: Tokenizer,
     config: Config,
@@ -338,9 +358,11 @@ def make_prompter(
     """What makes the prompts of a run with these options, as in `Judge.grade`; the judge's weights are not needed."""
     if overflow not in OVERFLOWS:
         raise RocketError(f"unknown overflow policy {overflow!r}; there are: {', '.join(OVERFLOWS)}")
-    if max_tokens is not None and not 1 <= max_tokens <= config.context:
-        raise RocketError(f"max_tokens is {max_tokens}; this judge takes 1 to {config.context}")
-    longest = max_tokens or min(config.context, MAX_TOKENS)
+    most = min(config.context, LONGEST)
+    if max_tokens is not None and not 1 <= max_tokens <= most:
+        why = f"; its context is {config.context}, the longest row {LONGEST}" if config.context > LONGEST else ""
+        raise RocketError(f"max_tokens is {max_tokens}; this judge takes 1 to {most}{why}")
+    longest = max_tokens or min(most, MAX_TOKENS)
     return Prompter(tokenizer, template(template_name), longest, overflow, reference)
 
 

@@ -10,7 +10,7 @@ from rocketjax.judge.adapter import (
     merge,
     save_adapter,
 )
-from rocketjax.judge.config import Config, read_gguf_config, read_hf_config
+from rocketjax.judge.config import Config, config_sha256, read_gguf_config, read_hf_config
 from rocketjax.judge.hosts import Team, agree, begin, first, leave, places_for, team_of
 from rocketjax.judge.known import Known, known_judges
 from rocketjax.judge.load import (
@@ -40,7 +40,7 @@ from rocketjax.judge.source import BASE, Checkpoint, find_default, locate
 __all__ = [
     "BASE", "TARGETS", "Adapter", "Card", "Checkpoint", "Config", "Dtype", "Kernel", "Known", "LowRank",
     "MeshShape", "Places", "Row", "Team", "Transformer", "adapter_paths", "agree", "begin",
-    "choose_mesh", "collectives", "convert", "fast_dtype", "find_default", "first", "init_adapter",
+    "choose_mesh", "collectives", "config_sha256", "convert", "fast_dtype", "find_default", "first", "init_adapter",
     "init_eva", "known_judges",
     "layout", "leave", "load_adapter", "load_judge", "load_model", "locate", "make_mesh", "manual", "merge",
     "parse_mesh", "places_for", "read_config", "read_gguf_config", "read_hf_config", "save_adapter",

@@ -3,10 +3,11 @@
 A family is a reader here and a weight table in `weights.py`; the forward pass in `model.py` is shared.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,17 +70,51 @@ class Config:
             raise ValueError("soft-caps of logits must be positive")
 
 
+def config_sha256(config: Config) -> str:
+    """A hash of all that the forward pass knows of a model beside its weights, the same whichever container it is from.
+
+    Fields that have their default are left out, so that a field of a later version changes no hash of a model without
+    it. Of a number six digits count, for a GGUF file has it in f32; of rotary factors four, for whoever wrote that
+    file computed them in f32 too.
+    """
+    known: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "query_scale":
+            value = value or config.H**-0.5
+        if value != field.default:
+            known[field.name] = [digits(x, 4) for x in value] if isinstance(value, tuple) else digits(value, 6)
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def digits(value: Any, count: int) -> Any:
+    """A float by so many of its digits, as text; anything else as it is."""
+    return f"{value:.{count - 1}e}" if isinstance(value, float) else value
+
+
 # model_type of config.json -> family. `gemma3` is the model with a vision tower; its language model is read.
 HF_FAMILIES: dict[str, Family] = {
     "llama": "llama", "gemma2": "gemma2", "gemma3_text": "gemma3", "gemma3": "gemma3", "qwen2": "qwen2",
     "qwen3": "qwen3",
 }  # fmt: skip
-# What a published Gemma 3 with vision leaves out of its `text_config`: transformers' defaults of Gemma3TextConfig.
-GEMMA3_TEXT: dict[str, Any] = {
-    "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
-    "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
+# What transformers takes for a key that config.json leaves out, by its Gemma2Config, Gemma3TextConfig, Qwen2Config and
+# Qwen3Config; a published Gemma 3 with vision leaves out most of its `text_config`. A key that is needed and has no
+# default here or in a reader is an error.
+DEFAULTS: dict[Family, dict[str, Any]] = {
+    "llama": {},
+    "gemma2": {
+        "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256, "sliding_window": 4096, "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
+    "gemma3": {
+        "vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
+        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    },
+    "qwen2": {"num_key_value_heads": 32},
+    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
 }  # fmt: skip
 MALFORMED = (TypeError, ValueError, AttributeError, ArithmeticError)  # what odd values in a config lead to
 
@@ -108,9 +143,10 @@ def read_hf_config(folder: Path) -> Config:
             raise ValueError(f"architectures is {classes}; a judge is a causal language model")
         if kind == "gemma3":
             tied = values.get("tie_word_embeddings", True)
-            values = {**GEMMA3_TEXT, "tie_word_embeddings": tied, **values["text_config"]}
+            values = {"tie_word_embeddings": tied, **values["text_config"]}
             refuse(values, quantization_config=None)
-        return HF_READERS[HF_FAMILIES[kind]](values)
+        family = HF_FAMILIES[kind]
+        return HF_READERS[family]({**DEFAULTS[family], **values})
     except KeyError as e:
         raise RocketError(f"{file}: field {e.args[0]!r} is missing") from None
     except MALFORMED as e:
@@ -158,8 +194,9 @@ def rope(values: Mapping[str, Any], default: float, H: int, layer_type: str | No
     """
     new = values.get("rope_parameters") or {}
     new = new.get(layer_type, new) if layer_type else new
-    found = {**new, **(values.get("rope_scaling") or {})}
-    kind = found.get("rope_type", found.get("type", "default"))
+    old = values.get("rope_scaling") or {}
+    found, names = {**new, **old}, old or new
+    kind = names.get("rope_type", names.get("type", "default"))
     theta = float(found.get("rope_theta", values.get("rope_theta", default)))
     match kind:
         case "default":
@@ -214,7 +251,7 @@ def qwen3_config(values: Mapping[str, Any]) -> Config:
     """Qwen 3: Llama with a norm of each query and key head."""
     refuse(values, hidden_act="silu", attention_bias=False)
     all_full(values)
-    sizes = {**shape(values), "H": int(values.get("head_dim") or 128)}  # transformers' default, whatever the width
+    sizes = shape(values)
     turning = rope(values, 10_000.0, sizes["H"])
     return Config("qwen3", **sizes, **turning.fields(), tied=bool(values.get("tie_word_embeddings")), qk_norm=True)
 
@@ -229,22 +266,31 @@ def local_layers(values: Mapping[str, Any], layers: int, every: int) -> tuple[in
     return tuple(n for n, kind in enumerate(kinds) if kind == "sliding_attention")
 
 
+# Its local layers would be scaled as its full ones are, unlike Gemma 3's; no published Gemma 2 has such.
+NO_SCALED_GEMMA2 = (
+    "scaled rotary embeddings are not implemented for Gemma 2; only those of its owner are, of type default"
+)
+
+
 def gemma2_config(values: Mapping[str, Any]) -> Config:
     activation = values.get("hidden_activation") or "gelu_pytorch_tanh"  # null in the oldest files
     refuse({"hidden_activation": activation}, hidden_activation="gelu_pytorch_tanh")
     refuse(values, attention_bias=False, use_bidirectional_attention=False)
     sizes = shape(values)
+    turning, turning_local = (rope(values, 10_000.0, sizes["H"], f"{kind}_attention") for kind in ("full", "sliding"))
+    if turning != Rope(turning.theta) or turning_local != Rope(turning_local.theta):
+        raise ValueError(NO_SCALED_GEMMA2)
     return gemma(
         "gemma2",
         sizes,
         local_layers(values, sizes["layers"], 2),
         window=int(values["sliding_window"]),
-        turning=rope(values, 10_000.0, sizes["H"], "full_attention"),
-        theta_local=rope(values, 10_000.0, sizes["H"], "sliding_attention").theta,
+        turning=turning,
+        theta_local=turning_local.theta,
         query_scale=float(values["query_pre_attn_scalar"]) ** -0.5,
         tied=bool(values.get("tie_word_embeddings", True)),
-        attn_softcap=float(values.get("attn_logit_softcapping") or 0.0),
-        final_softcap=float(values.get("final_logit_softcapping") or 0.0),
+        attn_softcap=float(values["attn_logit_softcapping"] or 0.0),  # null: none
+        final_softcap=float(values["final_logit_softcapping"] or 0.0),
     )
 
 
@@ -254,9 +300,11 @@ def gemma3_config(values: Mapping[str, Any]) -> Config:
     sizes = shape(values)
     every = int(values.get("sliding_window_pattern") or values.get("_sliding_window_pattern") or 6)
     local = local_layers(values, sizes["layers"], every)
-    turning = Rope(float(values.get("rope_local_base_freq", 1e4)))
+    theta = float(values["rope_local_base_freq"])
+    turning = Rope(theta)
     if (values.get("rope_parameters") or {}).get("sliding_attention"):
-        turning = rope({**values, "rope_scaling": None}, 1e4, sizes["H"], "sliding_attention")
+        own = {**values, "rope_scaling": None, "rope_theta": theta}  # that of the full layers is not theirs
+        turning = rope(own, theta, sizes["H"], "sliding_attention")
     if turning != Rope(turning.theta):
         raise ValueError("scaled rotary embeddings in local layers are not implemented")
     return gemma(
@@ -374,6 +422,8 @@ def gguf_config(file: GGUF) -> Config:
     query_scale = float(sizes["D"] / heads if sizes["layers"] == layers_27b else sizes["H"]) ** -0.5
     more: dict[str, Any] = {"qk_norm": True}
     if family == "gemma2":
+        if turning != Rope(theta):
+            raise ValueError(NO_SCALED_GEMMA2)
         more = {
             "attn_softcap": float(get("attn_logit_softcapping", 50.0)),
             "final_softcap": float(get("final_logit_softcapping", 30.0)),

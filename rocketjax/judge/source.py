@@ -1,5 +1,6 @@
 """Where a judge's files are: a path, the Hugging Face hub, or the pip package with the default judge's weights."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -119,18 +120,39 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
 
 
-def in_hub_cache(name: str, revision: str | None) -> Path | None:
-    """The hub's snapshot folder on this machine, if it holds a whole judge."""
+def in_hub_cache(name: str, revision: str | None, weights: bool = True) -> Path | None:
+    """The hub's snapshot folder on this machine, if it holds a whole judge; without `weights` the rest is enough."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = FILES if weights else TOKENIZER
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
         return None
     tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
-    whole = tokenizer and (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
+    whole = tokenizer and (folder / "config.json").exists() and (not weights or any(folder.glob("*.safetensors")))
     return folder if whole else None
+
+
+def note_revision(folder: Path, revision: str | None) -> None:
+    """Notes in the hub's cache which snapshot a branch or tag is, as the hub's library does where it resolves one.
+
+    What is downloaded here is a commit, so that nothing else is loaded if the branch moves meanwhile; of a commit the
+    library notes nothing, and without a note the branch's name finds nothing where there is no hub. It is written
+    only once the snapshot is whole: until then the name stands for what it stood for. The cache's form is documented:
+    huggingface.co/docs/huggingface_hub/guides/manage-cache
+    """
+    name, refs = revision or "main", folder.parents[1] / "refs"
+    ref = refs / name
+    if name == folder.name or ".." in Path(name).parts or not ref.is_relative_to(refs):
+        return
+    temporary = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):  # a cache that cannot be written serves online only
+        if not ref.is_file() or ref.read_text() != folder.name:
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(folder.name)
+            os.replace(temporary, ref)
 
 
 def from_hub(name: str, revision: str | None, weights: bool = True) -> Checkpoint:
@@ -143,7 +165,7 @@ def from_hub(name: str, revision: str | None, weights: bool = True) -> Checkpoin
 
     try:
         if offline():
-            folder = in_hub_cache(name, revision)
+            folder = in_hub_cache(name, revision, weights)
             if folder is None:
                 raise RocketError(f"{name}: is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it")
             return Checkpoint(folder, f"hub:{name}@{folder.name}")
@@ -161,13 +183,16 @@ def from_hub(name: str, revision: str | None, weights: bool = True) -> Checkpoin
     except RocketError:
         raise
     except Exception as e:  # no route, time-out, broken proxy, full disk: many kinds from several libraries
-        cached = in_hub_cache(name, revision)
+        cached = in_hub_cache(name, revision, weights)
         if cached is not None:
             return Checkpoint(cached, f"hub:{name}@{cached.name}")
         reason = (str(e) or type(e).__name__).splitlines()[0][:200]
         raise RocketError(f"{name}: the Hugging Face hub cannot be reached ({reason})") from None
     if weights and not any(folder.glob("*.safetensors")):
         raise RocketError(f"{name}: has no safetensors files; other formats are not loaded from the hub")
+    # A tokenizer alone must not take the name from a whole judge that is here, if of an older commit.
+    if weights or in_hub_cache(name, revision) is None:
+        note_revision(folder, revision)
     return Checkpoint(folder, f"hub:{name}@{commit}")
 
 

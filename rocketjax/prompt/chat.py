@@ -79,7 +79,8 @@ def llama3(dated: bool) -> Chat:
 
 
 def gemma(system: str, user: Sequence[Part], cue: str) -> list[Part]:
-    """Gemma has no system role: its owner's template puts the system text before the first user turn."""
+    """Gemma has no system role. Gemma 3's own template puts the system text before the first user turn; Gemma 2's
+    refuses one, so to do the same there is this project's choice."""
     start, end = Special("<start_of_turn>"), Special("<end_of_turn>")
     turn = ([system + "\n\n"] if system else []) + stripped(user)
     return [start, "user\n", *turn, end, "\n", start, "model\n"]

@@ -88,6 +88,12 @@ class Header:
         if magic != b"GGUF" or version not in (2, 3):
             raise RocketError(f"{self.path}: is no GGUF file of version 2 or 3")
         metadata = {self.string(): self.value(self.take("I")[0]) for _ in range(entries)}
+        if (parts := metadata.get("split.count", 1)) > 1:
+            number = metadata.get("split.no", 0) + 1  # counted from 0 in the file
+            raise RocketError(
+                f"{self.path}: is part {number} of {parts} of a split GGUF file; merge them first: "
+                "llama-gguf-split --merge FIRST-PART OUT.gguf"
+            )
         raw = [self.tensor() for _ in range(tensors)]
         align = metadata.get("general.alignment", ALIGNMENT)
         start = math.ceil(self.at / align) * align

@@ -1,5 +1,8 @@
 """From one response and its checklist to the token sequences of its items."""
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -115,6 +118,18 @@ class Prompter:
         prompts = [self.parts(turns, response, self.template.defuse(item)[0], reference) for item in items]
         return encode_parts(self.tokenizer, prompts)
 
+    @property
+    def sha256(self) -> str:
+        """A hash of what stands around the texts: the template's wording in the judge's chat format, as it is rendered.
+
+        Of what is rendered, not of the tokenizer's file: two chat templates that make the same prompts are one.
+        """
+        turns = [Message(role, f" {role} ") for role in ("system", "user", "assistant", "user")]
+        shown = "reference" if self.template.references else None
+        parts = self.parts(turns, " response ", " item ", shown)
+        pieces = [["special", x.name] if isinstance(x, Special) else ["text", x] for x in chunks(parts)]
+        return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()
+
     def parts(self, turns: Sequence[Message], response: str, item: str, reference: str | None = None) -> list[Part]:
         """The whole prompt about one item, as parts."""
         t = self.template
@@ -152,6 +167,19 @@ class Prompter:
                 f"{where}: the template and the longest item alone exceed {self.max_tokens} tokens; raise --max-tokens"
             )
         return best
+
+
+def largest_id(tokenizer: Tokenizer) -> int:
+    """The largest token that a prompt can hold: of those that text yields, the BOS, and what the chat format brings."""
+    reserved = set(tokenizer.reserved.values())
+    found = {max((i for i, text in enumerate(tokenizer.texts) if text and i not in reserved), default=0)}
+    if tokenizer.bos is not None:
+        found.add(tokenizer.bos)
+    with contextlib.suppress(RocketError):  # a format that is not known is the prompter's error
+        render = chat_format(tokenizer).render
+        names = {x.name for system in ("", "x") for x in render(system, ["x"], "x") if isinstance(x, Special)}
+        found |= {tokenizer.special(name) for name in names if tokenizer.has_special(name)}
+    return max(found)
 
 
 def encode_parts(tokenizer: Tokenizer, prompts: Sequence[Sequence[Part]]) -> list[Int]:
