@@ -706,7 +706,7 @@ def test_training_stops_where_nothing_is_gained(tmp_path):
 def test_what_cannot_be_trained_is_said_before_a_folder_is_made(tmp_path):
     judge, source = tiny_judge(), Source("w", word_bench(4), "truth")
     for recipe, message in (
-        (Recipe(max_tokens=9999), "max_tokens is 9999; this judge takes 1 to 4096"),
+        (Recipe(max_tokens=9999), "max_tokens is 9999; tuning this judge takes 1 to 4096"),
         (Recipe(template="x"), "unknown template 'x'"),
         (Recipe(first_layer=3, max_tokens=400), "first_layer is 3; the judge has 3 layers"),
         (Recipe(targets=("x",), max_tokens=400), "unknown adapter targets x"),

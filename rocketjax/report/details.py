@@ -184,6 +184,9 @@ def facts(report: Report) -> str:
     else:
         own += [("number format", judge.get("dtype")), ("weights, sha256", judge.get("weights_sha256")),
                 ("tokenizer, sha256", judge.get("tokenizer_sha256"))]  # fmt: skip
+        for what in ("config", "prompt"):  # runs of earlier versions have neither
+            if value := judge.get(f"{what}_sha256"):
+                own.append((f"{what}, sha256", value))
     own += [(f"prompt, {k.replace('_', ' ')}", "none" if v is None else v) for k, v in prompt.items()]
     data = [("benchmark", bench.get("name")), ("content, sha256", bench.get("sha256")),
             ("questions, sha256", bench.get("questions_sha256")), ("queries with a checklist", bench.get("queries")),

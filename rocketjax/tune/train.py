@@ -32,6 +32,7 @@ from rocketjax.judge import (
     Row,
     Transformer,
     adapter_paths,
+    config_sha256,
     init_adapter,
     init_eva,
     save_adapter,
@@ -157,8 +158,10 @@ def tune(
     recipe = recipe or Recipe()
     folder = Path(output)
     corpus = collect(sources, recipe.held_out, recipe.seed)
-    if recipe.max_tokens > judge.model.config.context:
-        raise RocketError(f"max_tokens is {recipe.max_tokens}; this judge takes 1 to {judge.model.config.context}")
+    # Two responses and their items must fit into the longest row there is.
+    most = min(judge.model.config.context, (row_lengths(1 << 30)[-1] - ITEMS_ROOM) // 2)
+    if recipe.max_tokens > most:
+        raise RocketError(f"max_tokens is {recipe.max_tokens}; tuning this judge takes 1 to {most}")
     if not template(recipe.template).references:
         shown = [s.name for s in sources if s.reference != "none"]
         if shown:
@@ -173,11 +176,13 @@ def tune(
     packer = Packer(corpus, prompter, longest, longest_pair, judge.model.config.window)
     # Before the folder is made, so that a recipe that does not fit the judge leaves nothing behind.
     training = Training(judge, corpus, packer, recipe, folder, progress)
-    start(folder, about(judge, sources, corpus, recipe), mode)
+    start(folder, about(judge, prompter, sources, corpus, recipe), mode)
     return training.run()
 
 
-def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
+def about(
+    judge: Judge, prompter: Prompter, sources: Sequence[Source], corpus: Corpus, recipe: Recipe
+) -> dict[str, Any]:
     """tune.json: everything that the result depends on."""
     return {
         "format": FORMAT,
@@ -185,6 +190,8 @@ def about(judge: Judge, sources: Sequence[Source], corpus: Corpus, recipe: Recip
             "origin": judge.origin,
             "weights_sha256": judge.sha256,
             "tokenizer_sha256": judge.tokenizer.sha256,
+            "config_sha256": config_sha256(judge.model.config),
+            "prompt_sha256": prompter.sha256,
             "dtype": judge.dtype,
         },
         "recipe": msgspec.to_builtins(recipe),
