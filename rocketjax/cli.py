@@ -656,6 +656,9 @@ def heads(
     with counting("comparing", "splits") as show:
         found = compare(cells, chosen, splits, seed, part, per_query, features_of(opened, cells), show)
     rows = as_rows(found)
+    if found[0].left_out:
+        say(f"not judged: {found[0].left_out:,} labels over all splits, for which some head has no score "
+            "(RocketEval's trees need labels of the query itself)")  # fmt: skip
     if chosen is None:
         compared = {row["head"] for row in rows}
         if "shared" not in compared:
@@ -921,9 +924,9 @@ def items(
     opened = Run.open(run)
     benchmark = benchmark_of(opened, bench)
     cells = panel(opened, labels_of(benchmark, labels) if labels else None)
-    weights = None
+    weights: Any = None
     if head in WITHOUT_LABELS:
-        weights = unlabelled_weights(cells, head)
+        weights = unlabelled_weights(cells, head), None
     elif head is not None:
         loaded = load_head(find_head(opened, head))
         require_questions(loaded, opened, cells)
@@ -956,7 +959,8 @@ def items(
     count = {kind: sum(r["verdict"] == kind for r in rows) for kind in ("dead", "hurts")}
     others = len(rows) - sum(count.values())
     say(f"{len(rows):,} items: {count['dead']:,} dead, {count['hurts']:,} that hurt, {others:,} others"
-        + ("" if labels or head else "; without --labels or --head none is known to hurt"))  # fmt: skip
+        + ("" if labels or (weights and weights[1] is not None) else
+           "; without --labels or a fitted --head none is known to hurt"))  # fmt: skip
     shown = Table(title="dead and harmful items, and items that treat a family of models differently")
     for name in ("query", "item", "verdict", "mean p", "discrimination", "agreement", "weight", "family"):
         shown.add_column(name, justify="left" if name in ("query", "verdict", "family") else "right")

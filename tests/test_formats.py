@@ -183,7 +183,7 @@ def test_nan_is_nothing(tmp_path):
         ("c.jsonl", [{"items": ["Is it prime?", " ", "Is it one?", "Is it prime?", "Is it odd?"],
                       "weights": [3, 9, None, 9, 0.5], "categories": ["truth", "blank", None, "again", "form"]}]),
         ("d.csv", [{"items": "Is it prime?\nIs it one?\nIs it odd?", "weights": "[3, null, 0.5]",
-                    "categories": '["truth", "", "form"]'}]),
+                    "categories": '["truth", null, "form"]'}]),
     ],
 )  # fmt: skip
 def test_weights_and_categories_come_with_a_checklist(tmp_path, name, rows):
@@ -192,6 +192,15 @@ def test_weights_and_categories_come_with_a_checklist(tmp_path, name, rows):
     for checklist in load_benchmark(tmp_path / "out").checklists.values():
         assert checklist.items == ("Is it prime?", "Is it one?", "Is it odd?")
         assert checklist.weights == (3, None, 0.5) and checklist.categories == ("truth", None, "form")
+
+
+def test_one_weight_and_category_may_be_said_of_all_items(tmp_path):
+    rows = [{"items": ["Is it prime?", "Is it odd?"], "weight": 2, "category": "truth"},
+            {"items": ["Is it one?"], "weight": float("nan"), "category": float("nan")}]  # fmt: skip
+    put(tmp_path, {"a.csv": ROWS, "c.jsonl": rows})
+    import_table(tmp_path / "a.csv", tmp_path / "out", checklist=tmp_path / "c.jsonl")
+    for checklist in load_benchmark(tmp_path / "out").checklists.values():
+        assert checklist.weights == (2, 2, None) and checklist.categories == ("truth", "truth", None)
 
 
 def test_questions_without_a_checklist_are_counted_or_have_the_item(tmp_path):

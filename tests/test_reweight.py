@@ -45,6 +45,7 @@ from rocketjax.reweight import (
     score,
     score_compat,
     score_panel,
+    unlabelled_weights,
 )
 from rocketjax.reweight.choose import centred, posterior
 from rocketjax.reweight.compat import blend_weight, string_order
@@ -955,6 +956,8 @@ def test_the_item_table_finds_planted_items():
     error = np.sqrt(np.diagonal(params.covariance_QWW, axis1=1, axis2=2)[:, 1:])
     weighed = item_table(p, weights=(params.weight_QI, error)).to_pylist()
     by_weight = np.array([[r["weight"] for r in weighed if r["item"] == i] for i in range(6)])
+    unfitted = item_table(p, weights=(unlabelled_weights(p, "label-free"), None)).to_pylist()
+    assert [r["verdict"] for r in unfitted] == [r["verdict"] for r in rows], "weights without labels excuse nothing"
     # The others say all that it says, so it need not be turned around; it is not believed either.
     typical = np.median(by_weight, axis=1)
     assert typical[4] < 0.3 < 0.7 < min(typical[:3]), typical

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from rocketjax.create.writer import Chat, Written
 from rocketjax.errors import RocketError
 from rocketjax.generate import LONGEST, SLOTS, Generator
-from rocketjax.grade import use_compile_cache
+from rocketjax.grade import check_ids, use_compile_cache
 from rocketjax.judge import Dtype, load_judge, locate, places_for, read_config, weight_bytes
 from rocketjax.prompt import Chat as Format
 from rocketjax.prompt import Int, Part, Span, Tokenizer, chat_format, encode_parts, load_tokenizer
@@ -47,6 +47,7 @@ class LocalWriter:
         checkpoint = locate(local_model(model), say)
         self.origin, config = checkpoint.origin, read_config(checkpoint.path)
         self.tokenizer = load_tokenizer(checkpoint.path)
+        check_ids(self.tokenizer, config, checkpoint.path)
         self.format = chat_format(self.tokenizer)
         places = places_for(config, weight_bytes(config, dtype), mesh)[0]
         weights, sha256 = load_judge(checkpoint, dtype, places if places.shape["model"] > 1 else None)

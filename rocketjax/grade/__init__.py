@@ -12,7 +12,7 @@ from rocketjax.grade.estimate import (
     typical,
 )
 from rocketjax.grade.features import FEATURES, item_features
-from rocketjax.grade.judge import Judge, excluded, make_prompter, use_compile_cache
+from rocketjax.grade.judge import Judge, check_ids, excluded, make_prompter, use_compile_cache
 from rocketjax.grade.recorded import record
 from rocketjax.grade.run import (
     GRADES,
@@ -32,7 +32,7 @@ from rocketjax.grade.stream import Work, plan
 
 __all__ = [
     "DEVICES", "FEATURES", "GRADES", "OK", "RECORDED", "Answers", "Device", "Estimate", "Grader", "Judge", "Mode",
-    "Run", "Work", "Workload", "answers", "differences", "estimate_run", "excluded", "group_rows", "item_features",
-    "make_prompter", "named_device", "plan", "read_table", "record", "restrict", "row_flops", "survey", "this_device",
-    "typical", "use_compile_cache", "write_atomically", "write_json", "write_table",
+    "Run", "Work", "Workload", "answers", "check_ids", "differences", "estimate_run", "excluded", "group_rows",
+    "item_features", "make_prompter", "named_device", "plan", "read_table", "record", "restrict", "row_flops", "survey",
+    "this_device", "typical", "use_compile_cache", "write_atomically", "write_json", "write_table",
 ]  # fmt: skip

@@ -324,7 +324,7 @@ def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None =
     return table
 
 
-# Runs that were begun before run.json had these lack them, and can still be continued.
+# Runs that were begun before run.json had these lack them, and can still be continued; so do recorded ones.
 LATER = ("judge.config_sha256", "judge.prompt_sha256")
 
 
@@ -332,7 +332,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     """Readable lines for every setting that two run.json files do not share."""
     lines = []
     for key in sorted({*old, *new}):
-        if key not in old and f"{prefix}{key}" in LATER:
+        if f"{prefix}{key}" in LATER and not (key in old and key in new):
             continue
         a, b = (numbered(x) for x in (old.get(key), new.get(key)))
         if isinstance(a, Mapping) and isinstance(b, Mapping):

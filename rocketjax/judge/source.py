@@ -147,12 +147,14 @@ def note_revision(folder: Path, revision: str | None) -> None:
     ref = refs / name
     if name == folder.name or ".." in Path(name).parts or not ref.is_relative_to(refs):
         return
-    temporary = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
+    temporary = refs.parent / f"rocketjax.{os.getpid()}.tmp"  # not among the refs, where it would be one
     with contextlib.suppress(OSError):  # a cache that cannot be written serves online only
         if not ref.is_file() or ref.read_text() != folder.name:
             ref.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(folder.name)
             os.replace(temporary, ref)
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def from_hub(name: str, revision: str | None, weights: bool = True) -> Checkpoint:

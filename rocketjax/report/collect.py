@@ -24,19 +24,18 @@ from rocketjax.rank.agreement import graded_items
 from rocketjax.rank.scored import Scored, scored
 from rocketjax.reweight import (
     WEIGHED,
-    Options,
     Panel,
     about_scores,
     as_rows,
     compare,
     features_of,
-    fit_panel,
     item_shares,
     item_table,
     labels_of,
     load_head,
     panel,
     require_questions,
+    unlabelled_weights,
 )
 from rocketjax.reweight.items import relative
 
@@ -413,8 +412,7 @@ def weights_of(
     if name == "label-free":
         if about.get("jury"):
             return None, None, "scores are those of a jury of several runs, whose weights are not this run's"
-        params: Any = fit_panel(whole, "label-free", Options()).params
-        return np.asarray(params.weight_QI), None, "weights of head label-free, by how the items agree"
+        return unlabelled_weights(whole, name), None, "weights of head label-free, by how the items agree"
     root = run.path / "heads"
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         try:

@@ -29,6 +29,7 @@ class Comparison:
     head: str
     values_SA: Float
     failed: str = ""  # why some splits have no figures
+    left_out: int = 0  # labels of all splits' test models for whose responses some compared head has no score
 
     def mean(self, field: str) -> float:
         column = self.values_SA[:, Agreement._fields.index(field)]
@@ -120,7 +121,7 @@ def compare(
     chosen = list(heads or default_heads(feature_QIE is not None))
     label_QM = np.where(panel.labelled, np.asarray(panel.data.label_QM, np.float64), np.nan)
     values: dict[str, list[Agreement]] = {head: [] for head in chosen}
-    failed = dict.fromkeys(chosen, "")
+    failed, left_out = dict.fromkeys(chosen, ""), 0
     for head in chosen:
         check_head(head, feature_QIE is not None)
     for number, models in enumerate(splits(panel, count, seed, part)):
@@ -136,6 +137,7 @@ def compare(
                 failed[head] = str(e)
         # The reference has no score where a query has no training label; all are judged where all have one.
         known = np.logical_and.reduce([np.isfinite(x) for x in score_QM.values()])
+        left_out += int((np.isfinite(label_QM[:, test]) & np.asarray(panel.data.graded_QM)[:, test] & ~known).sum())
         for head in chosen:
             if head in score_QM:
                 values[head].append(agreement(score_QM[head], np.where(known, label_QM[:, test], np.nan)))
@@ -143,7 +145,7 @@ def compare(
                 values[head].append(Agreement(*[float("nan")] * len(Agreement._fields)))
         if progress:
             progress(number + 1, count)
-    return [Comparison(head, np.asarray(rows, np.float64), failed[head]) for head, rows in values.items()]
+    return [Comparison(head, np.asarray(rows, np.float64), failed[head], left_out) for head, rows in values.items()]
 
 
 def default_heads(features: bool) -> Iterable[str]:

@@ -320,6 +320,11 @@ def require_match(head: Head, run: Run) -> None:
         if head.meta["judge"].get(k) != judge.get(k)
     ]
     differ += [
+        f"judge.{k}: {head.meta['judge'][k]} there, {judge[k]} here"
+        for k in ("config_sha256", "prompt_sha256")  # of earlier versions neither has them
+        if k in head.meta["judge"] and k in judge and head.meta["judge"][k] != judge[k]
+    ]
+    differ += [
         f"prompt.{k}: {head.meta['prompt'].get(k)} there, {prompt.get(k)} here"
         for k in sorted({*head.meta["prompt"], *prompt})
         if head.meta["prompt"].get(k) != prompt.get(k)

@@ -235,11 +235,11 @@ def fit_panel(
     return fitted
 
 
-def unlabelled_weights(panel: Panel, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Item weights of a head that reads no labels, and errors of 0: f32[Q, I] each."""
+def unlabelled_weights(panel: Panel, name: str) -> npt.NDArray[Any]:
+    """Item weights of a head that reads no labels: f32[Q, I]."""
     params = fit_panel(panel, check(name, Options()), samples=False).params
     assert isinstance(params, Linear), "both of these heads are"
-    return np.asarray(params.weight_QI), np.zeros_like(params.weight_QI)
+    return np.asarray(params.weight_QI)
 
 
 def unfilled(params: Any, queries: int, axis: int = 0) -> Any:

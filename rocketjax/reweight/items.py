@@ -64,7 +64,7 @@ def families_of(models: tuple[str, ...], families: Mapping[str, str] | None) -> 
 def item_table(
     panel: Panel,
     checklists: Mapping[str, Checklist] | None = None,
-    weights: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
+    weights: tuple[npt.NDArray[Any], npt.NDArray[Any] | None] | None = None,
     families: Mapping[str, str] | None = None,
 ) -> pa.Table:
     """A row per item, by session and item; null where a figure cannot be had.
@@ -73,10 +73,10 @@ def item_table(
     - `discrimination`: correlation of the item's p with the mean of the query's other items, over the responses (the
       item-rest correlation of classical test theory; Lord & Novick 1968, section 15.3).
     - `agreement`: correlation of the item's p with the labels.
-    - `weight`: the head's, of `weights` (f32[Q, I], and their standard errors), in units of the mean size of the
-      query's weights.
-    - `verdict`: `unknown` (fewer than 3 graded responses), `dead` (p hardly moves), `hurts` (a head's weight is below 0
-      by more than its standard error; without a head, agreement is below 0 by one-sided t test at 5%), else `ok`.
+    - `weight`: the head's, of `weights` (f32[Q, I], and their standard errors, None for a head that reads no labels),
+      in units of the mean size of the query's weights.
+    - `verdict`: `unknown` (fewer than 3 graded responses), `dead` (p hardly moves), `hurts` (a fitted head's weight is
+      below 0 by more than its standard error; without one, agreement is below 0 by one-sided t test at 5%), else `ok`.
     - `family_shift`: differential item functioning. How far p of one family's responses lies from what the item gives
       to other responses with the same mean of the other items (regression form of Mantel-Haenszel, Swaminathan & Rogers
       1990), for the family where that is surest. `family_q`: the false discovery rate at which it would be a finding,
@@ -100,7 +100,7 @@ def item_table(
             deviation = float(known.std()) if len(known) > 1 else float("nan")
             agreement = correlation(p_M, label_QM[q])
             weight = float("nan") if weights is None else relative(weights[0][q], count)[i]
-            if weights is None:
+            if weights is None or weights[1] is None:
                 hurts = below_zero(agreement, int((np.isfinite(p_M) & np.isfinite(label_QM[q])).sum()))
             else:
                 hurts = bool(weights[0][q, i] < -weights[1][q, i])

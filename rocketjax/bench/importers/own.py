@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,8 +47,8 @@ def read_checklists(path: str | os.PathLike[str]) -> tuple[Checklists, dict[str,
     A file of text (any suffix but those of tables) has one item per line, for all questions. A table has a column
     `items`, `item` or `checklist` (a list of texts, or a text with an item per line) and says whose they are in
     `session_id` or `session`, or in `question`; several rows of one are one checklist. Without such a column the items
-    are for all questions. Columns `weights` or `weight` and `categories` or `category`, where they are there, have as
-    many entries as the row has items, in the same forms.
+    are for all questions. Columns `weights` or `weight` and `categories` or `category`, where they are there, have one
+    entry for all items of the row, or as many as the row has items, in the same forms.
     """
     file = Path(os.fsdecode(path))
     source = Source(file)
@@ -72,10 +72,11 @@ def read_checklists(path: str | os.PathLike[str]) -> tuple[Checklists, dict[str,
     by_session: dict[str, list[Item]] = {}
     by_question: dict[str, list[Item]] = {}
     for row in table.rows:
+        texts = items_of(row, column)
         items = listed(
-            items_of(row, column),
-            weights_of(row, weights) if weights else None,
-            categories_of(row, categories) if categories else None,
+            texts,
+            weights_of(row, weights, len(texts)) if weights else None,
+            categories_of(row, categories, len(texts)) if categories else None,
             row.at.error,
             (weights or "", categories or ""),
         )
@@ -105,29 +106,25 @@ def items_of(row: Cells, column: str) -> list[str]:
     return [line.strip() for line in (row.text(column) or "").splitlines() if line.strip()]
 
 
-def weights_of(row: Cells, column: str) -> list[float | None] | None:
-    """The weights of a cell: a number, a list of them, the same written as JSON, or one per line; None for none."""
-    value = row.value.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, str):
-        with contextlib.suppress(msgspec.DecodeError):
-            value = msgspec.json.decode(value, type=list[float | None])
-    if isinstance(value, str):
-        value = [line for line in value.splitlines() if line.strip()]
-    if not isinstance(value, list):
-        value = [value]
-    return [Cells(row.at, {column: weight}).number(column) for weight in value]
+def weights_of(row: Cells, column: str, count: int) -> list[float | None]:
+    """The weights of a row's items: one for all of them, a list, the same written as JSON, or one per line."""
+    return [Cells(row.at, {column: weight}).number(column) for weight in entries_of(row, column, count)]
 
 
-def categories_of(row: Cells, column: str) -> list[str | None] | None:
-    """The categories of a cell, in the same forms."""
+def categories_of(row: Cells, column: str, count: int) -> list[str | None]:
+    """The categories of a row's items, in the same forms."""
+    return [Cells(row.at, {column: category}).text(column) for category in entries_of(row, column, count)]
+
+
+def entries_of(row: Cells, column: str, count: int) -> list[Any]:
+    """What a cell says of each of `count` items; what is no list, and in one line, is said of all."""
     value = row.value.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, list) and all(c is None or isinstance(c, str) for c in value):
-        return value
-    return [*items_of(row, column)]
+    if isinstance(value, str) and value.strip().startswith("["):
+        with contextlib.suppress(msgspec.DecodeError):  # a category may begin with a bracket
+            value = msgspec.json.decode(value, type=list[Any])
+    if isinstance(value, str) and len(lines := [line for line in value.splitlines() if line.strip()]) > 1:
+        value = lines
+    return value if isinstance(value, list) else [value] * count
 
 
 class Columns(NamedTuple):
