@@ -569,6 +569,16 @@ def test_no_model_is_scored_by_a_head_that_saw_its_label(copied):
         score(run, fit_head(run, labels, "me", train_models=list(labels)))
 
 
+def test_pairs_need_two_labels_of_a_query(copied):
+    """As in a set of preferences: of two responders, folds leave one label to a query."""
+    run, _, bench = copied
+    two = {m: {s: float(n + i) for i, s in enumerate(bench.checklists)} for n, m in enumerate(("model-0", "model-1"))}
+    with pytest.raises(RocketError, match="5 folds cannot be made of 2 labelled models; give --folds 2 or fewer"):
+        fit_head(run, two, "me", "pairwise")
+    with pytest.raises(RocketError, match="labels of one query that differ, and no query has two of the models"):
+        fit_head(run, two, "me", "pairwise", folds=2)
+
+
 @pytest.mark.parametrize("name", ["ridge", "pairwise"])
 def test_folds_do_not_rank_backwards(tmp_path, name):
     """A judge that says the same of everything has nothing to rank by: the labels of the others, whose level falls

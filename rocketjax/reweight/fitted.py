@@ -147,7 +147,8 @@ def fit_head(
     else:
         models = whole.labelled_models()
         if not 2 <= folds <= len(models):
-            raise RocketError(f"{folds} folds cannot be made of {len(models)} labelled models; give --folds 2 or more")
+            most = "two must be labelled at least" if len(models) < 2 else f"give --folds {len(models)} or fewer"
+            raise RocketError(f"{folds} folds cannot be made of {len(models)} labelled models; {most}")
         # By a hash of the name: neither their order nor the alphabet decides who is scored with whom.
         shuffled = sorted(models, key=lambda m: hashlib.sha256(m.encode()).digest())
         of_fold = {m: i % folds for i, m in enumerate(shuffled)}

@@ -223,6 +223,13 @@ def fit_panel(
         raise RocketError(
             f"all {len(known)} labels are {known[0]:g}, so there is nothing that head {name!r} could learn"
         )
+    if name == "pairwise" and not any(
+        np.ptp(row[on]) for row, on in zip(np.asarray(panel.data.label_QM), panel.labelled, strict=True) if on.any()
+    ):
+        raise RocketError(
+            "head 'pairwise' learns from labels of one query that differ, and no query has two of the models to be "
+            "fitted to; where only two models are labelled, fit to both: --train-models, then --score-train"
+        )
     if name == "shared" and feature_QIE is None:
         raise RocketError("head 'shared' reads the judge's hidden states of the items; give features")
     data, features, queries = prepared(panel, feature_QIE if name == "shared" else None)
