@@ -579,7 +579,7 @@ def test_pairs_need_two_labels_of_a_query(copied):
         fit_head(run, two, "me", "pairwise", folds=2)
 
 
-@pytest.mark.parametrize("name", ["ridge", "pairwise"])
+@pytest.mark.parametrize("name", ["ridge", pytest.param("pairwise", marks=pytest.mark.slow)])
 def test_folds_do_not_rank_backwards(tmp_path, name):
     """A judge that says the same of everything has nothing to rank by: the labels of the others, whose level falls
     where a good model is left out, must not do it."""

@@ -70,11 +70,11 @@ def size_of(path: Path) -> int:
 
 def others(listed: set[str]) -> list[Known]:
     """Whole judges of the known families in the hub's cache that are not in the list."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     found = []
