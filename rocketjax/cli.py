@@ -732,7 +732,7 @@ def score(
     if bench is not None and labels is None and not item_weights:
         usage("--bench is where --labels and --item-weights are")
     from rocketjax.grade import Run
-    from rocketjax.reweight import about_scores, labels_of, score_compat
+    from rocketjax.reweight import SHARED_LEVELS, about_scores, labels_of, score_compat
     from rocketjax.reweight import score as score_run
 
     opened = Run.open(run)
@@ -778,6 +778,8 @@ def score(
             say("  kept  mean absolute error (all of them: {:.3f})".format(curve["all"]))
             for row in curve["curve"]:
                 say(f"  {row['coverage']:>4.0%}  {row['risk']:.3f}   standard error up to {row['threshold']:.3f}")
+            if about.get("folds"):
+                say(f"  {SHARED_LEVELS}")
     raise typer.Exit(MISSING if empty else DONE)
 
 
@@ -1084,6 +1086,7 @@ def agree(
     from rocketjax.grade import Run
     from rocketjax.rank import agree as agree_with
     from rocketjax.rank import read_ratings
+    from rocketjax.reweight import SHARED_LEVELS, about_scores
 
     opened = Run.open(run)
     controlled = (opened.path / "ranking.json").exists() and bool(opened.ranking.get("length_controlled"))
@@ -1099,6 +1102,9 @@ def agree(
         level,
         seed,
     )
+    made = about_scores(opened.scores)
+    if labels is not None and labels == made.get("labeler") and made.get("folds"):
+        say(SHARED_LEVELS)
     if as_json:
         print_json(found)
         return

@@ -6,6 +6,7 @@ from rocketjax.report.charts import UNIT, Axis, Plot, axis, axis_bar, chance_axi
 from rocketjax.report.collect import Bin, Reference, Report
 from rocketjax.report.elements import count, esc, figure_text, none, number, sort_key, span, table, unseen
 from rocketjax.report.standing import head_name, level_of, same_ranking, word_of
+from rocketjax.reweight import SHARED_LEVELS
 
 # Name, what it says, and what it is without any knowledge, where that is so; 1 is perfect then.
 MEASURES: dict[str, tuple[str, str, float | None]] = {
@@ -261,6 +262,8 @@ def risk(report: Report, reference: Reference) -> str:
         f"({number(found['all'], 3)}). Band: {level_of(report)} interval over the queries. Mean over all coverages "
         f"(AURC): {number(found['area'], 3)}."
     )
+    if report.about.get("folds") and report.about.get("labeler") == report.labeler:
+        note += f" {SHARED_LEVELS[0].upper()}{SHARED_LEVELS[1:]}."
     rows = []
     for k in curve:
         ends = "no interval" if k.low is None else span(k.low, k.high, 3)

@@ -148,6 +148,12 @@ def write_scores(
     return table
 
 
+SHARED_LEVELS = (
+    "the level of a query is that of all labels, these responses' own among them: absolute errors are a little smaller "
+    "than a new model's would be (rocketjax heads has those)"
+)  # what must stand beside errors of scores whose head has folds
+
+
 def about_scores(table: pa.Table) -> dict[str, Any]:
     """What scores.parquet says of itself: which head made it, from whose labels."""
     found: dict[str, Any] = json.loads((table.schema.metadata or {}).get(ABOUT, b"{}"))
