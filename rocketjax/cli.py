@@ -732,7 +732,7 @@ def score(
     if bench is not None and labels is None and not item_weights:
         usage("--bench is where --labels and --item-weights are")
     from rocketjax.grade import Run
-    from rocketjax.reweight import SHARED_LEVELS, about_scores, labels_of, score_compat
+    from rocketjax.reweight import SHARED_LEVELS, about_scores, labels_of, score_compat, shares_levels
     from rocketjax.reweight import score as score_run
 
     opened = Run.open(run)
@@ -778,7 +778,7 @@ def score(
             say("  kept  mean absolute error (all of them: {:.3f})".format(curve["all"]))
             for row in curve["curve"]:
                 say(f"  {row['coverage']:>4.0%}  {row['risk']:.3f}   standard error up to {row['threshold']:.3f}")
-            if about.get("folds"):
+            if shares_levels(about, labels):
                 say(f"  {SHARED_LEVELS}")
     raise typer.Exit(MISSING if empty else DONE)
 
@@ -1086,7 +1086,7 @@ def agree(
     from rocketjax.grade import Run
     from rocketjax.rank import agree as agree_with
     from rocketjax.rank import read_ratings
-    from rocketjax.reweight import SHARED_LEVELS, about_scores
+    from rocketjax.reweight import SHARED_LEVELS
 
     opened = Run.open(run)
     controlled = (opened.path / "ranking.json").exists() and bool(opened.ranking.get("length_controlled"))
@@ -1102,8 +1102,7 @@ def agree(
         level,
         seed,
     )
-    made = about_scores(opened.scores)
-    if labels is not None and labels == made.get("labeler") and made.get("folds"):
+    if found["shared_levels"]:
         say(SHARED_LEVELS)
     if as_json:
         print_json(found)
@@ -1166,6 +1165,7 @@ def compare(
         usage("--samples is 100 or more here")
     from rocketjax.grade import Run
     from rocketjax.rank import compare_runs
+    from rocketjax.reweight import SHARED_LEVELS
 
     a, b = Run.open(run_a), Run.open(run_b)
     benchmark = benchmark_of(a, bench) if labels else None
@@ -1199,6 +1199,8 @@ def compare(
               f"{i['changed_sides']:,} changed sides")  # fmt: skip
     if found["labels"]:
         print(f"agreement with {labels} ({found['labels']['n']:,} labels): a, b, change")
+        for side in (s for s, shared in zip("ab", found["shared_levels"], strict=True) if shared):
+            print(f"   of {side}, {SHARED_LEVELS}")
         for key, x in found["labels"].items():
             if isinstance(x, dict):
                 print(f"  {key.replace('_', ' '):<18}" + "   ".join(ends(x[k]) for k in ("a", "b", "change")))

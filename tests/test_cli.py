@@ -246,6 +246,8 @@ def test_from_judgments_to_heads(recorded, tmp_path, rocketjax):
     curve = summary["risk_coverage"]["curve"]
     assert [row["coverage"] for row in curve] == sorted(row["coverage"] for row in curve) and curve[-1]["coverage"] == 1
     assert rocketjax("score", run, "--head", "ridge")[0] == cli.DONE
+    code, out, err = rocketjax("agree", run, "--labels", "judge", "--samples", "20", "--json")
+    assert code == cli.DONE and json.loads(out)["shared_levels"] and "better than a new model's would be" in err
     code, out, _ = rocketjax("rank", run, "--json")
     assert [row["model"] for row in json.loads(out)["models"]] == [f"model-{i}" for i in (4, 3, 2, 1, 0)]
     assert all(row["score_error"] > 0 for row in json.loads(out)["models"])

@@ -45,6 +45,7 @@ from rocketjax.reweight import (
     score,
     score_compat,
     score_panel,
+    shares_levels,
     unlabelled_weights,
 )
 from rocketjax.reweight.choose import centred, posterior
@@ -550,6 +551,7 @@ def test_no_model_is_scored_by_a_head_that_saw_its_label(copied):
         everyone, _ = score_panel(panel(run), "ridge", head.fits["all"])
         level = dict(zip(panel(run).sessions, everyone.mean(axis=1), strict=True))
         with_folds.append({k: x - level[k[0]] for k, x in as_array(score(run, head)).items()})
+    assert shares_levels(about_scores(run.scores), "me") and not shares_levels(about_scores(run.scores), "another")
     own = [key for key in with_folds[0] if key[1] == "model-2"]
     assert own and all(with_folds[0][k] == pytest.approx(with_folds[1][k], abs=1e-5) for k in own)
     assert any(abs(with_folds[0][k] - with_folds[1][k]) > 0.1 for k in with_folds[0] if k not in own)

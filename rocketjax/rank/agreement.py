@@ -23,7 +23,7 @@ from rocketjax.rank.ranking import DIGITS, Ranking
 from rocketjax.rank.resampled import Columns, Figure, figure, figures, items, orders, responses
 from rocketjax.rank.scored import Scored, log_lengths, scored, subset
 from rocketjax.rank.strength import Method, Ties
-from rocketjax.reweight import labels_of, risk_coverage
+from rocketjax.reweight import labels_of, risk_coverage, shares_levels
 
 Float = npt.NDArray[np.float64]
 
@@ -90,8 +90,9 @@ def agree(
     queries that the labels have; `method` and `length_controlled` say so. `responses` (labelers that score): of single
     scores with labels; `kappa` and `quadratic_kappa` over values rounded to whole points. `items` (labelers that judge
     items): of p(yes) with the items' labels, the verdict being p above 0.5. `risk_coverage`: see
-    `rocketjax.reweight.risk_coverage`, where scores have standard errors. Raises RocketError where fewer than two
-    models can be compared, or where a length-controlled ranking lacks the benchmark.
+    `rocketjax.reweight.risk_coverage`, where scores have standard errors. `shared_levels`: whether the head took the
+    queries' levels from these labels, which betters the figures of `responses` and `risk_coverage` a little. Raises
+    RocketError where fewer than two models can be compared, or where a length-controlled ranking lacks the benchmark.
     """
     if (labeler is None) == (ratings is None):
         raise RocketError("name a labeler or give ratings, one of them")
@@ -107,6 +108,7 @@ def agree(
     out: dict[str, Any] = {
         "reference": name or labeler or "ratings", "kind": "labels" if ratings is None else "ratings",
         "level": level, "samples": samples, "seed": seed, "method": how.method, "length_controlled": how.lengths,
+        "shared_levels": shares_levels(table.about, labeler),
         "responses": None, "items": None, "risk_coverage": None,
     }  # fmt: skip
     if ratings is not None:

@@ -20,7 +20,7 @@ from rocketjax.rank.groups import holm
 from rocketjax.rank.ranking import check_connected, number, p_value
 from rocketjax.rank.resampled import Columns, figures, responses
 from rocketjax.rank.scored import Float, Scored, scored, subset
-from rocketjax.reweight import Head, labels_of, score
+from rocketjax.reweight import Head, labels_of, score, shares_levels
 
 MOVED = 10  # items that moved most, in the answer
 SETTINGS = ("judge", "prompt", "versions")
@@ -91,6 +91,7 @@ def compare_runs(
         "scales": [t.about.get("scale") for t in (one, two)], "models": rows,
         "ranking": ranking_figures(alone[1], alone[0], tail),
         "responses": {"n": int(both.sum())} | figures(responses(got, want), n, draw, tail),
+        "shared_levels": [shares_levels(t.about, labeler) for t in (one, two)],
         "labels": None, "items": moved_items(a, b),
         "settings": [line for key in SETTINGS for line in differences(
             {key: a.meta.get(key)}, {key: b.meta.get(key)})] + differences(

@@ -86,6 +86,8 @@ def against(report: Report, reference: Reference) -> str:
         said += " The ranking is that by Bradley-Terry ratings."
     elif found.get("ranking") and report.ranking["length_controlled"]:
         said += " The ranking is that with lengths controlled."
+    if found["shared_levels"]:
+        said += f" {SHARED_LEVELS[0].upper()}{SHARED_LEVELS[1:]}."
     gone = none(" ".join(lacking)) if lacking else ""
     if len(parts) % 2:
         parts[-1] = parts[-1].replace("<div", '<div class="whole"', 1)
@@ -262,8 +264,6 @@ def risk(report: Report, reference: Reference) -> str:
         f"({number(found['all'], 3)}). Band: {level_of(report)} interval over the queries. Mean over all coverages "
         f"(AURC): {number(found['area'], 3)}."
     )
-    if report.about.get("folds") and report.about.get("labeler") == report.labeler:
-        note += f" {SHARED_LEVELS[0].upper()}{SHARED_LEVELS[1:]}."
     rows = []
     for k in curve:
         ends = "no interval" if k.low is None else span(k.low, k.high, 3)

@@ -8,7 +8,7 @@ from rocketjax.reweight.fitted import Head, find_head, fit_head, folder_name, lo
 from rocketjax.reweight.head import DEFAULT, NAMES, WITHOUT_LABELS, Options, fit_panel, score_panel, unlabelled_weights
 from rocketjax.reweight.items import item_table
 from rocketjax.reweight.panels import Data, Panel, labels_of, make_panel, panel
-from rocketjax.reweight.scores import SCORES, SHARED_LEVELS, about_scores, score, score_compat
+from rocketjax.reweight.scores import SCORES, SHARED_LEVELS, about_scores, score, score_compat, shares_levels
 from rocketjax.reweight.weighed import WEIGHED, item_shares
 
 __all__ = [
@@ -16,5 +16,5 @@ __all__ = [
     "Data", "Head", "Options", "Panel", "RiskCoverage", "about_scores", "agreement", "as_rows", "ask", "compare",
     "expected_variance", "features_judge", "features_of", "find_head", "fit_head", "fit_panel", "folder_name",
     "item_shares", "item_table", "labels_of", "load_head", "make_panel", "panel", "require_questions", "risk_coverage",
-    "save_features", "save_head", "score", "score_compat", "score_panel", "unlabelled_weights",
+    "save_features", "save_head", "score", "score_compat", "score_panel", "shares_levels", "unlabelled_weights",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Scores of a run, by any head, into scores.parquet."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ SCORES = pa.schema(
 )
 COMPAT = "rocketeval"
 ABOUT = b"rocketjax"  # key of what scores.parquet says of itself
+SHARED_LEVELS = (  # what stands beside figures of single responses where `shares_levels`
+    "the level of a query is that of all labels, these responses' own among them: errors and correlations of single "
+    "responses are better than a new model's would be (rocketjax heads has those)"
+)
 MISSING = ("missing_response", "missing_judgment")  # of these the reference never hears
 
 
@@ -148,10 +152,9 @@ def write_scores(
     return table
 
 
-SHARED_LEVELS = (
-    "the level of a query is that of all labels, these responses' own among them: absolute errors are a little smaller "
-    "than a new model's would be (rocketjax heads has those)"
-)  # what must stand beside errors of scores whose head has folds
+def shares_levels(about: Mapping[str, Any], labeler: str | None) -> bool:
+    """Whether scores (by what they say of themselves) were levelled by the labels that they are compared with."""
+    return bool(about.get("folds")) and about.get("labeler") == labeler
 
 
 def about_scores(table: pa.Table) -> dict[str, Any]:
